@@ -1,0 +1,79 @@
+"""The recipe: everything that a run depends on, as one frozen tree."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from groupwise.config.sections import (
+    AlgorithmSection,
+    AnyTask,
+    EngineSection,
+    EvaluationSection,
+    LearnerSection,
+    LoraSection,
+    ModelSection,
+    OptimizerSection,
+    ReferenceSection,
+    RewardSection,
+    RunSection,
+    SamplingSection,
+    Section,
+    SftSection,
+    TrainSection,
+)
+
+
+class Recipe(Section):
+    """A whole recipe. `load_recipe` makes one from a file and overrides; only `model` and `task` must be given.
+
+    Example (TOML):
+
+        [model]
+        id = "Qwen/Qwen2.5-0.5B-Instruct"
+        [task]
+        kind = "gsm8k"
+        [[rewards]]
+        function = "correctness"
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Everything random follows from it."""
+    train: TrainSection = TrainSection()
+    model: ModelSection
+    lora: LoraSection | None = None
+    reference: ReferenceSection = ReferenceSection()
+    task: AnyTask
+    rewards: list[RewardSection] = Field(default_factory=list[RewardSection])
+    """Empty: the task's own rewards, where it has some."""
+    sampling: SamplingSection = SamplingSection()
+    engine: EngineSection = EngineSection()
+    algorithm: AlgorithmSection
+    learner: LearnerSection = LearnerSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    sft: SftSection = SftSection()
+    run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Recipe:
+        """Rules across sections, one a line: `setting: what is wrong and how to mend it`."""
+        wrong: list[str] = []
+        if self.model.trust_remote_code and self.model.revision is None:
+            wrong.append("model.trust_remote_code: needs model.revision. Pin the commit whose code you have read")
+        if self.learner.updates_per_batch > self.train.prompts_per_step:
+            wrong.append(
+                f"learner.updates_per_batch: {self.learner.updates_per_batch} is more than the "
+                f"{self.train.prompts_per_step} groups of a step (train.prompts_per_step). Lower it"
+            )
+        if self.reference.every is not None and self.algorithm.beta == 0:
+            wrong.append(
+                "reference.every: moves a reference that nothing uses while algorithm.beta is 0. Set beta or drop it"
+            )
+        if self.evaluation.pass_at and max(self.evaluation.pass_at) > self.evaluation.samples:
+            wrong.append(
+                f"evaluation.pass_at: pass@{max(self.evaluation.pass_at)} cannot be told from "
+                f"{self.evaluation.samples} samples. Raise evaluation.samples"
+            )
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self

@@ -1,0 +1,292 @@
+"""The sections of a recipe, one per room. A string under a field is its documentation, everywhere it is shown.
+
+Defaults are the vetted settings. Sections are strict and frozen: an unknown key is an error, and nothing changes a
+recipe after it was loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """What all sections share: no unknown keys, no silent conversion, no change after loading, no inf and no nan."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class TrainSection(Section):
+    """How long to train and how much each step looks at."""
+
+    steps: int = Field(default=200, ge=1)
+    """Number of GRPO steps."""
+    prompts_per_step: int = Field(default=8, ge=1)
+    """Problems drawn for each step. Any number; there is no divisibility rule."""
+    group_size: int = Field(default=8, ge=2)
+    """G, completions per problem. A group of one has no mean to be compared with."""
+
+
+class ModelSection(Section):
+    """The policy."""
+
+    id: str = Field(min_length=1)
+    """A folder, or the id of a model on the hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the forward and backward pass. `auto`: bf16 where the device computes in it, else fp32. Weights
+    that are trained always keep an fp32 master copy, and fp16 uses loss scaling."""
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        json_schema_extra={"allowed": '"auto", "cpu", "mps", "cuda" or a numbered "cuda:0"'},
+    )
+    """`auto` takes cuda, then mps, then cpu."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Needs a `revision` that pins it."""
+    attention: Literal["auto", "trunk_and_branch", "plain"] = "auto"
+    """`auto` uses trunk and branch when the self-check at load proves it equal to the model's own forward, else plain
+    padded batches. `trunk_and_branch` refuses to start instead of falling back."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+class LoraSection(Section):
+    """Train low-rank adapters (LoRA, arXiv 2106.09685) instead of all weights. Present means on."""
+
+    r: int = Field(default=16, ge=1)
+    """Rank."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Scale: the adapter's output is multiplied by alpha / r."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout in front of the adapter while training."""
+    targets: str | list[str] = "all-linear"
+    """Names of the modules to adapt, or "all-linear"."""
+
+
+class ReferenceSection(Section):
+    """The reference policy of the KL term, and whether it moves (TR-DPO, arXiv 2404.09656). Only used if beta > 0."""
+
+    every: int | None = Field(default=None, ge=1)
+    """Move the reference towards the policy every so many steps; unset: it stays where training began."""
+    mix: float = Field(default=0.6, gt=0, le=1)
+    """reference <- mix * policy + (1 - mix) * reference."""
+
+
+class TaskSection(Section):
+    """Settings that every kind of task has."""
+
+    system_prompt: str | None = None
+    """Put in front of every problem. "default" takes the task's own words, where it has some."""
+    prompt_style: Literal["auto", "chat", "plain"] = "auto"
+    """`chat` renders with the tokenizer's chat template, `plain` joins the texts with newlines. `auto`: chat where the
+    tokenizer has a template."""
+    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    """Longest prompt; unset: what the model's context leaves beside the completion."""
+    long_prompts: Literal["drop", "truncate", "error"] = "drop"
+    """What to do with a longer one. `truncate` keeps the end of the prompt."""
+
+
+class ArithmeticTask(TaskSection):
+    """Generated sums and differences. Nothing to download."""
+
+    kind: Literal["arithmetic"]
+    """Where the problems come from."""
+    digits: int = Field(default=3, ge=1, le=12)
+    """Digits of each number."""
+    terms: int = Field(default=2, ge=2, le=8)
+    """Numbers in a problem."""
+    operations: list[Literal["+", "-"]] = Field(default=["+"], min_length=1)
+    """Operations to draw from."""
+    train_size: int = Field(default=20_000, ge=1)
+    """Problems to train on."""
+    eval_size: int = Field(default=256, ge=1)
+    """Held-out problems; none of them is ever trained on."""
+
+
+class Gsm8kTask(TaskSection):
+    """Grade-school word problems (arXiv 2110.14168)."""
+
+    kind: Literal["gsm8k"]
+    """Where the problems come from."""
+    path: str = "openai/gsm8k"
+    """Id on the hub, or a folder with train.jsonl and test.jsonl (or parquet)."""
+    train_split: str = "train"
+    """Split to train on."""
+    eval_split: str = "test"
+    """Split to evaluate on."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only the first so many training rows."""
+    hold_out: int = Field(default=0, ge=0)
+    """Take this many problems out of the training split and evaluate on them instead of on `eval_split`."""
+
+
+class DatasetTask(TaskSection):
+    """Your own rows: jsonl, json, csv or parquet files, a folder of them, or a data set on the hub."""
+
+    kind: Literal["dataset"]
+    """Where the problems come from."""
+    path: str = Field(min_length=1)
+    """File, folder, or id on the hub."""
+    name: str | None = None
+    """Configuration of a hub data set."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    train_split: str = "train"
+    """Split (or file stem in a folder) to train on."""
+    eval_split: str | None = None
+    """Split (or file stem in a folder) to evaluate on."""
+    hold_out: int = Field(default=0, ge=0)
+    """Take this many rows out of the training split for evaluation, when there is no `eval_split`."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Rename columns: `{prompt = "question", answer = "solution"}`. A `prompt` column must exist in the end."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only the first so many training rows."""
+
+
+AnyTask = Annotated[ArithmeticTask | Gsm8kTask | DatasetTask, Field(discriminator="kind")]
+
+
+class RewardSection(Section):
+    """One reward function. A list of them is summed by weight."""
+
+    function: str = Field(min_length=1)
+    """A built-in name, `file.py:name` (beside the recipe), or `package.module:name`."""
+    weight: float = 1.0
+    """Factor in the sum."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Keyword settings of a built-in, such as `{target = 50}`; handed on to your own function as keyword arguments."""
+
+
+class SamplingSection(Section):
+    """How completions are drawn while training. Evaluation is greedy."""
+
+    max_new_tokens: int = Field(default=512, ge=1)
+    """Longest completion."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Also divides the logits of the learner: one definition on both sides."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw from the smallest set of tokens with this probability. Below 1 the drawn and the trained distribution
+    differ."""
+    top_k: int = Field(default=0, ge=0)
+    """Draw from the k likeliest tokens; 0: all."""
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Draw only tokens at least this likely, relative to the likeliest."""
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    """Divide (or multiply, if negative) the logits of tokens seen before."""
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list[str])
+    """Texts that end a completion."""
+    stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list[int])
+    """Tokens that end a completion, beside every end token of the model and the tokenizer."""
+
+
+class EngineSection(Section):
+    """The embedded engine."""
+
+    max_rows: int = Field(default=256, ge=1)
+    """Completions decoded at once; the rest wait their turn."""
+
+
+class AlgorithmSection(Section):
+    """The objective, as entries of the tables in `groupwise.maths`. A preset fills what you leave out."""
+
+    preset: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
+    """Named set of entries (`groupwise.config.PRESETS`) for the settings below that you leave out."""
+    advantage: str
+    """How rewards become advantages."""
+    surrogate: str
+    """The policy term per token."""
+    weights: str
+    """How the loss is averaged over tokens, completions and prompts."""
+    divergence: str
+    """Estimator of the KL to the reference."""
+    beta: float = Field(ge=0)
+    """Coefficient of that KL. 0 loads no reference at all."""
+    clip_low: float = Field(ge=0, le=1)
+    """The ratio may fall to 1 - clip_low."""
+    clip_high: float = Field(ge=0, allow_inf_nan=True)
+    """The ratio may rise to 1 + clip_high; inf: without end."""
+
+
+class LearnerSection(Section):
+    """From groups to updates."""
+
+    passes: int = Field(default=1, ge=1)
+    """mu of the paper: passes over each batch of groups."""
+    updates_per_batch: int = Field(default=1, ge=1)
+    """Optimizer steps in each pass; the groups are divided among them."""
+    token_budget: int = Field(default=8192, ge=1)
+    """Tokens in one micro-batch. Changes memory and speed, never the gradient."""
+    logprob_chunk: int = Field(default=1024, ge=1)
+    """Tokens whose logits exist at the same time."""
+
+
+Decay: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerSection(Section):
+    """AdamW and its schedule."""
+
+    kind: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps its state in 8 bits; needs bitsandbytes and a device it supports."""
+    lr: float = Field(default=1e-6, gt=0)
+    """Learning rate."""
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.999), strict=False)
+    """Decay of the two moments."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the root of the second moment."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay; not applied to biases and norms."""
+    max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=True)
+    """Gradients longer than this are scaled down to it; inf: never."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the learning rate does after the warm-up, down to 0 at the last update."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of all updates in which the learning rate rises from 0."""
+
+
+class EvaluationSection(Section):
+    """Held-out problems: greedy accuracy and pass@k."""
+
+    every: int = Field(default=0, ge=0)
+    """Evaluate every so many steps; 0: only before and after."""
+    problems: int = Field(default=128, ge=1)
+    """Held-out problems to use, at most."""
+    pass_at: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list[int])
+    """The k's of pass@k, such as [1, 4, 8]; empty: greedy only."""
+    samples: int = Field(default=8, ge=1)
+    """Completions drawn per problem for pass@k, at the training temperature."""
+    before: bool = True
+    """Evaluate before the first step."""
+
+
+class SftSection(Section):
+    """The warm start on demonstrations (`groupwise sft`)."""
+
+    path: str | None = None
+    """Demonstrations: rows with `prompt` and `completion`. Unset: the task's own, if it has some."""
+    steps: int = Field(default=200, ge=1)
+    """Updates."""
+    rows_per_step: int = Field(default=32, ge=1)
+    """Demonstrations in an update."""
+
+
+class RunSection(Section):
+    """Where everything is written."""
+
+    name: str = Field(
+        default="run",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        json_schema_extra={
+            "allowed": "1 to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
+        },
+    )
+    """Name of the run's folder."""
+    folder: str = "runs"
+    """Folder of all runs."""
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list[Any])
+    """Also send metrics there. The run folder has them in any case."""

@@ -1,0 +1,156 @@
+"""AdamW over fp32 master weights, with warm-up, schedule, gradient clipping and, for fp16, loss scaling.
+
+A 16-bit weight cannot hold a small update: 1 + 1e-3 is 1 in bf16. So where the model computes in 16 bits, the
+optimizer owns an fp32 copy of what is trained, gradients are added up in fp32 micro-batch by micro-batch, and the
+model's weights are the rounded copy. In fp32 there is one set of weights and nothing is copied.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from groupwise.config.sections import OptimizerSection
+from groupwise.errors import LearnerError, RecipeError
+
+_LOWEST_SCALE = 1.0
+_SCALE_GROWS_AFTER = 200
+
+
+class PolicyOptimizer:
+    """Steps the trainable parameters of a policy.
+
+    Example:
+
+        optimizer = PolicyOptimizer(policy.trainable(), section, total_updates=200)
+        for micro_batch in micro_batches:
+            optimizer.backward(loss_of(micro_batch))
+        gradient_norm = optimizer.step()
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], section: OptimizerSection, total_updates: int) -> None:
+        if not parameters:
+            raise LearnerError("the policy has no trainable parameter")
+        self._section = section
+        self._total = total_updates
+        self._parameters = list(parameters.values())
+        self._masters = [_master(parameter) for parameter in self._parameters]
+        self._optimizer = _adamw(parameters, self._masters, section)
+        half = any(parameter.dtype is torch.float16 for parameter in self._parameters)
+        self._scale = 2.0**14 if half else 1.0
+        self._scaled = half
+        self._clean_steps = 0
+        self.updates = 0
+        """Updates made so far, skipped ones included: the schedule counts them."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        return self._section.lr * schedule(self._section, self.updates, self._total)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add this micro-batch's gradient."""
+        (loss * self._scale).backward()  # pyright: ignore[reportUnknownMemberType]
+        for parameter, master in zip(self._parameters, self._masters, strict=True):
+            if parameter is master or parameter.grad is None:
+                continue
+            gradient = parameter.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            parameter.grad = None
+
+    def step(self) -> float:
+        """Clip, step, advance the schedule; returns the gradient's norm before clipping.
+
+        An update whose gradient is not finite is never made. Under fp16's loss scaling an overflow is expected now
+        and then: the update is skipped, the scale halved, and the norm returned is infinite.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.updates += 1
+        gradients = [master.grad for master in self._masters if master.grad is not None]
+        if self._scale != 1.0:
+            for gradient in gradients:
+                gradient.div_(self._scale)
+        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        if not math.isfinite(norm):
+            self._refuse(norm)
+            return math.inf
+        torch.nn.utils.clip_grads_with_norm_(
+            self._masters, self._section.max_grad_norm, torch.tensor(norm, device=self._masters[0].device)
+        )
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        for parameter, master in zip(self._parameters, self._masters, strict=True):
+            if parameter is not master:
+                parameter.data.copy_(master.data)
+        self._grow_scale()
+        return norm
+
+    def _refuse(self, norm: float) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._scaled and self._scale > _LOWEST_SCALE:
+            self._scale, self._clean_steps = max(self._scale / 2, _LOWEST_SCALE), 0
+            return
+        raise LearnerError(
+            f"update {self.updates}: the gradient's norm is {norm}; the update was not made. Usual causes: a reward "
+            "or logprob that is not finite, a learning rate that is far too high, fp16 where bf16 or fp32 is needed."
+        )
+
+    def _grow_scale(self) -> None:
+        self._clean_steps += 1
+        if self._scaled and self._clean_steps % _SCALE_GROWS_AFTER == 0:
+            self._scale *= 2
+
+
+def schedule(section: OptimizerSection, update: int, total: int) -> float:
+    """Factor of the learning rate for update 0, 1, … `total` - 1: a linear rise over the warm-up, then the schedule.
+
+    Example: linear, warmup 0.1, 100 updates: update 0 -> 0.1, 9 -> 1.0, 10 -> 1.0, 55 -> 0.5, 99 -> 1/90.
+    """
+    warmup = round(section.warmup * total)
+    if update < warmup:
+        return (update + 1) / warmup
+    if section.schedule == "constant":
+        return 1.0
+    done = min((update - warmup) / max(total - warmup, 1), 1.0)
+    return 1.0 - done if section.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def _master(parameter: nn.Parameter) -> Tensor:
+    if parameter.dtype in (torch.float32, torch.float64):
+        return parameter
+    return parameter.detach().float().clone().requires_grad_()
+
+
+def _adamw(
+    parameters: Mapping[str, nn.Parameter], masters: list[Tensor], section: OptimizerSection
+) -> torch.optim.Optimizer:
+    """Weight decay acts on matrices only: on a bias or a norm it would pull towards a value that means nothing."""
+    matrices = [master for p, master in zip(parameters.values(), masters, strict=True) if p.ndim >= 2]
+    vectors = [master for p, master in zip(parameters.values(), masters, strict=True) if p.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": section.weight_decay}]
+    groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
+    settings: dict[str, Any] = {"lr": section.lr, "betas": section.betas, "eps": section.eps}
+    if section.kind == "adamw_8bit":
+        return _adamw_8bit(groups, settings, masters[0].device)
+    fused = masters[0].device.type in ("cpu", "cuda", "mps")
+    return torch.optim.AdamW(groups, fused=fused, **settings)
+
+
+def _adamw_8bit(groups: list[dict[str, Any]], settings: dict[str, Any], device: torch.device) -> torch.optim.Optimizer:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise RecipeError(
+            'optimizer.kind = "adamw_8bit" needs bitsandbytes: pip install "groupwise[adamw_8bit]", or use "adamw"'
+        )
+    if device.type not in ("cuda", "xpu"):
+        raise RecipeError(
+            f'optimizer.kind = "adamw_8bit": bitsandbytes has no 8-bit optimizer for {device.type}. Use "adamw".'
+        )
+    bitsandbytes = importlib.import_module("bitsandbytes")
+    return cast(torch.optim.Optimizer, bitsandbytes.optim.AdamW8bit(groups, **settings))

@@ -1,0 +1,153 @@
+"""From groups to micro-batches: whole groups, up to a budget of tokens, with the weight of every token in them.
+
+The weights come from counts of the whole update, so they are computed here, once, before anything is split. Where the
+cuts fall then changes memory and speed and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from groupwise.models.trees import Tree
+from groupwise.types import Group
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Trees that go through the model together, and four numbers for each of their completion tokens, in order.
+
+    `places_T` numbers the completion tokens of the whole batch of groups: where a token's old and reference logprob
+    are kept between passes.
+    """
+
+    trees: tuple[Tree, ...]
+    advantages_T: Tensor
+    weights_T: Tensor
+    rollout_T: Tensor
+    sampled_T: Tensor
+    places_T: Tensor
+
+
+Weigh = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """One rollout on its way into a micro-batch."""
+
+    trunk: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    advantage: float
+    group: int
+    place: int
+
+
+def divide(groups: Sequence[Group], parts: int) -> list[list[Group]]:
+    """The groups of each update: `parts` runs of nearly equal length, none of them empty.
+
+    Example: 7 groups in 3 parts are 3, 2 and 2 groups.
+    """
+    parts = min(parts, len(groups))
+    sizes = [len(groups) // parts + (i < len(groups) % parts) for i in range(parts)]
+    starts = [sum(sizes[:i]) for i in range(parts)]
+    return [list(groups[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
+
+
+def pack(
+    groups: Sequence[Group],
+    weigh: Weigh,
+    *,
+    token_budget: int,
+    device: torch.device,
+    first_place: int = 0,
+    skip_silent: bool = False,
+) -> list[MicroBatch]:
+    """The micro-batches of one update.
+
+    Ungraded rollouts (`reward is None`) train nothing: they count as empty. With `skip_silent` rollouts of advantage
+    0 count in the weights but are not computed, since no term of the loss needs them. A group that alone is over the
+    budget is cut between branches, each piece with the prompt again.
+    """
+    branches = list(_branches(groups, first_place))
+    lengths_R = torch.tensor([len(branch.token_ids) for branch in branches], dtype=torch.long)
+    group_R = torch.tensor([branch.group for branch in branches], dtype=torch.long)
+    weights_R = weigh(lengths_R, group_R)
+    weighted = [
+        (branch, weight)
+        for branch, weight in zip(branches, weights_R.tolist(), strict=True)
+        if branch.token_ids and not (skip_silent and branch.advantage == 0)
+    ]
+    return [_micro_batch(piece, device) for piece in _pieces(weighted, token_budget)]
+
+
+def trained_tokens(groups: Sequence[Group]) -> int:
+    """Completion tokens of all graded rollouts: how many places there are."""
+    graded = (rollout for group in groups for rollout in group.rollouts if rollout.reward is not None)
+    return sum(len(rollout.completion.token_ids) for rollout in graded)
+
+
+def _branches(groups: Sequence[Group], place: int) -> Iterator[_Branch]:
+    for index, group in enumerate(groups):
+        for rollout in group.rollouts:
+            graded = rollout.reward is not None
+            token_ids = rollout.completion.token_ids if graded else ()
+            logprobs = rollout.completion.logprobs if graded else ()
+            yield _Branch(group.prompt_ids, token_ids, logprobs, rollout.advantage, index, place)
+            place += len(token_ids)
+
+
+Weighted = tuple[_Branch, float]
+
+
+def _pieces(weighted: Sequence[Weighted], budget: int) -> Iterator[list[Weighted]]:
+    """Whole groups while they fit; a group that never fits is cut between its branches."""
+    piece: list[Weighted] = []
+    used = 0
+    for group in _by_group(weighted):
+        trunk = len(group[0][0].trunk)
+        size = trunk + sum(len(branch.token_ids) for branch, _ in group)
+        if piece and used + size > budget:
+            yield piece
+            piece, used = [], 0
+        if size <= budget:
+            piece, used = piece + group, used + size
+            continue
+        used = trunk
+        for branch, weight in group:
+            if piece and used + len(branch.token_ids) > budget:
+                yield piece
+                piece, used = [], trunk
+            piece.append((branch, weight))
+            used += len(branch.token_ids)
+    if piece:
+        yield piece
+
+
+def _by_group(weighted: Iterable[Weighted]) -> list[list[Weighted]]:
+    groups: dict[int, list[Weighted]] = {}
+    for item in weighted:
+        groups.setdefault(item[0].group, []).append(item)
+    return list(groups.values())
+
+
+def _micro_batch(piece: Sequence[Weighted], device: torch.device) -> MicroBatch:
+    trees = [Tree(group[0][0].trunk, tuple(branch.token_ids for branch, _ in group)) for group in _by_group(piece)]
+    lengths = torch.tensor([len(branch.token_ids) for branch, _ in piece])
+
+    def spread(values: Sequence[float]) -> Tensor:
+        """One value per rollout -> one per token."""
+        return torch.tensor(values, dtype=torch.float32).repeat_interleave(lengths).to(device)
+
+    return MicroBatch(
+        trees=tuple(trees),
+        advantages_T=spread([branch.advantage for branch, _ in piece]),
+        weights_T=spread([weight for _, weight in piece]),
+        rollout_T=torch.arange(len(piece)).repeat_interleave(lengths).to(device),
+        sampled_T=torch.tensor([x for branch, _ in piece for x in branch.logprobs], device=device),
+        places_T=torch.cat([torch.arange(b.place, b.place + len(b.token_ids)) for b, _ in piece]).to(device),
+    )

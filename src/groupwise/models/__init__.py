@@ -1,0 +1,1 @@
+"""Models: loading, adapters, the reference, and trunk-and-branch attention."""

@@ -1,0 +1,130 @@
+"""From a folder, an id on the hub or an object to a policy that is ready to sample and to learn."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from groupwise.config.sections import LoraSection, ModelSection
+from groupwise.errors import ModelError
+from groupwise.models.lora import adapter_base, add_lora, apply_adapter
+from groupwise.models.policy import Policy
+from groupwise.models.selfcheck import choose_attention
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+DROPOUT = re.compile(r"(?:^|_)(?:dropout|pdrop|layerdrop)(?:_prob)?$")
+"""Settings that make a forward pass random. All are set to 0: the probability that the learner sees must be the one
+that the sampler drew with. (LoRA's own dropout is a choice of the recipe and stays.)"""
+
+
+def load_policy(section: ModelSection, lora: LoraSection | None = None) -> Policy:
+    """Load, adapt, check. Says in one line which way of running was chosen.
+
+    `section.id` may be a model folder, a folder with a LoRA adapter (which is applied to its base), or an id on the
+    hub.
+
+    Example: `load_policy(ModelSection(id="Qwen/Qwen2.5-0.5B-Instruct"), LoraSection(r=16))`
+    """
+    device = pick_device(section.device)
+    base_id = adapter_base(section.id)
+    base = section if base_id is None else section.model_copy(update={"id": base_id, "revision": None})
+    own_tokenizer = base_id is None or (Path(section.id) / "tokenizer_config.json").is_file()
+    tokenizer = _load_tokenizer(section if own_tokenizer else base)
+    model = _load_model(base, pick_dtype(section.dtype, device), device)
+    if base_id is not None:
+        model = apply_adapter(model, section.id)
+    return prepare_policy(model, tokenizer, section, lora)
+
+
+def prepare_policy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, section: ModelSection, lora: LoraSection | None = None
+) -> Policy:
+    """Make a policy of objects that are already there. The model is changed in place."""
+    if model.get_output_embeddings() is None:
+        raise ModelError(f"{type(model).__name__} has no language-model head: a causal language model is needed")
+    _silence_dropout(model)
+    if section.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    adapted = None if lora is None else add_lora(model, lora)
+    model.eval()
+    policy = Policy(model, tokenizer, adapted)
+    choose_attention(policy, section.attention)
+    if policy.attention == "plain" and section.attention == "auto":
+        log.warning("%s runs as plain padded batches: %s", type(model).__name__, policy.why_plain)
+    return policy
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`auto`: cuda, then mps, then cpu."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f'model.device = "{wanted}", but this torch sees no CUDA device. Use "auto" or "cpu".')
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise ModelError('model.device = "mps", but this machine has no Metal device. Use "auto" or "cpu".')
+    return torch.device(wanted)
+
+
+def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """`auto`: bf16 on a GPU that computes in it, else fp32."""
+    if wanted != "auto":
+        return DTYPES[wanted]
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _load_model(section: ModelSection, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    where = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(section.id, **where)
+        model = AutoModelForCausalLM.from_pretrained(section.id, config=config, dtype=dtype, **where)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(_explain(section, error)) from error
+    return cast(PreTrainedModel, cast(nn.Module, model).to(device))
+
+
+def _load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            section.id, revision=section.revision, trust_remote_code=section.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(_explain(section, error, "tokenizer")) from error
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def _explain(section: ModelSection, error: Exception, part: str = "model") -> str:
+    first = f"{error}".strip().splitlines()[0] if f"{error}".strip() else type(error).__name__
+    path = Path(section.id)
+    if path.is_dir():
+        missing = "" if (path / "config.json").is_file() else " There is no config.json in it."
+        return f'model.id = "{section.id}": no {part} could be loaded from this folder.{missing} ({first})'
+    if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1:
+        return f'model.id = "{section.id}": there is no such folder.'
+    if "trust_remote_code" in first:
+        return (
+            f'model.id = "{section.id}" comes with Python code of its own. If you trust it, set '
+            "model.trust_remote_code = true and pin model.revision."
+        )
+    return (
+        f'model.id = "{section.id}": no folder of that name here, and no {part} of that id could be loaded from the '
+        f"hub. Check the spelling, the network and, for a gated model, `hf auth login`. ({first})"
+    )
+
+
+def _silence_dropout(model: PreTrainedModel) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        # Some architectures keep the probability on the layer and call the functional form.
+        for name, value in vars(module).items():
+            if isinstance(value, float) and DROPOUT.search(name):
+                setattr(module, name, 0.0)

@@ -1,0 +1,154 @@
+"""The policy: a causal language model that gives the logprobs of whole groups.
+
+It runs in one of two ways, chosen by the self-check when it is loaded:
+
+- **trunk and branch**: all groups in one flat row, each prompt computed once, no padding;
+- **plain**: one padded row per completion through the model's own attention. Slower, and right for any model.
+
+Both give features for the same completion tokens in the same order, so nothing above knows which one runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from groupwise.maths.logprobs import chunked_logprobs
+from groupwise.models.attention import NAME, attention_name
+from groupwise.models.head import Head
+from groupwise.models.layout import PackedLayout
+from groupwise.models.trees import PackedTrees, Tree, targets_of
+
+Attention = Literal["trunk_and_branch", "plain"]
+
+
+class Policy:
+    """A model, its tokenizer and the way it is run.
+
+    Example:
+
+        policy = load_policy(recipe.model)
+        trees = [Tree(trunk=(5, 8, 13), branches=((2, 3, 1), (4, 1)))]
+        logprobs_T, entropies_T = policy.logprobs(trees, temperature=1.0)      # five numbers, differentiable
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, adapted: PeftModel | None = None
+    ) -> None:
+        self.model = model
+        """The transformers model; with LoRA, the one inside, whose layers carry the adapters."""
+        self.tokenizer = tokenizer
+        self.adapted = adapted
+        """With LoRA, peft's wrapper around the same model."""
+        self.attention: Attention = "plain"
+        self.why_plain = "not checked"
+        """Why trunk and branch is not used; empty when it is."""
+        self.head: Callable[[Tensor], Tensor] = Head.of(model)
+        self._plain_implementation = attention_name(model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the forward pass."""
+        return self.model.dtype
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids that the model can predict."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
+    def context(self) -> int:
+        """Longest sequence that the model has positions for."""
+        settings = cast(Mapping[str, Any], self.model.config.get_text_config().to_dict())
+        names = ("max_position_embeddings", "n_positions", "max_sequence_length")
+        known = [int(settings[name]) for name in names if settings.get(name)]
+        return min(known) if known else 1 << 30
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name; a tied one appears once."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def use(self, attention: Attention, why_plain: str = "") -> None:
+        """Switch between the two ways. The self-check decides; tests compare."""
+        name = NAME if attention == "trunk_and_branch" else self._plain_implementation
+        self.model.set_attn_implementation(name)
+        self.attention, self.why_plain = attention, why_plain
+
+    def use_own_logits(self) -> None:
+        """For a model whose head is not understood: its own logits take the place of the features."""
+        self.head = _identity
+
+    @contextmanager
+    def training(self) -> Generator[None]:
+        """Training mode: adapter dropout and checkpointing are on. Dropout of the model itself is always 0, so that
+        sampler and learner are the same function."""
+        self.model.train()
+        try:
+            yield
+        finally:
+            self.model.eval()
+
+    def features(self, trees: Sequence[Tree]) -> Tensor:
+        """What the head turns into logits, one row per completion token: [T, hidden]."""
+        return self._packed_features(trees) if self.attention == "trunk_and_branch" else self._padded_features(trees)
+
+    def logprobs(
+        self, trees: Sequence[Tree], *, temperature: float = 1.0, chunk: int = 1024, with_entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """`log_softmax(logits / temperature)` in fp32 of every completion token, and the entropy at each, if wanted.
+
+        Shapes: [T] and [T], T being the completion tokens of all trees in order.
+        """
+        targets_T = targets_of(trees, self.device)
+        features_T = self.features(trees)
+        return chunked_logprobs(
+            features_T, targets_T, self.head, temperature=temperature, chunk=chunk, with_entropy=with_entropy
+        )
+
+    def run_backbone(self, **inputs: Any) -> Any:
+        """The model without its head; with an odd head, the whole model, whose logits are then the features."""
+        if self.head is _identity:
+            return self.model(**inputs)
+        return self.model.base_model(**inputs)
+
+    def features_of(self, output: Any) -> Tensor:
+        """The features in what `run_backbone` returned: [rows, tokens, hidden]."""
+        return cast(Tensor, output.logits if self.head is _identity else output.last_hidden_state)
+
+    def _packed_features(self, trees: Sequence[Tree]) -> Tensor:
+        packed = PackedTrees.of(trees, self.device)
+        output = self.run_backbone(
+            input_ids=packed.ids, position_ids=packed.positions, use_cache=False, layout=PackedLayout(packed)
+        )
+        return self.features_of(output)[0][packed.sources_T]
+
+    def _padded_features(self, trees: Sequence[Tree]) -> Tensor:
+        """One right-padded row per completion: with causal attention no real token sees the padding."""
+        rows = [(tree.trunk, branch) for tree in trees for branch in tree.branches if branch]
+        if not rows:
+            return self.features_of(self._run_padded([(0,)]))[0, :0]
+        output = self.features_of(self._run_padded([(*trunk, *branch[:-1]) for trunk, branch in rows]))
+        wanted = [output[i, len(trunk) - 1 : len(trunk) - 1 + len(branch)] for i, (trunk, branch) in enumerate(rows)]
+        return torch.cat(wanted)
+
+    def _run_padded(self, rows: Sequence[Sequence[int]]) -> Any:
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=self.device)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        mask = (torch.arange(longest, device=self.device)[None] < lengths[:, None]).long()
+        return self.run_backbone(input_ids=ids, attention_mask=mask, use_cache=False)
+
+
+def _identity(logits: Tensor) -> Tensor:
+    return logits

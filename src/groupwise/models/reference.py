@@ -1,0 +1,70 @@
+"""The reference policy of the KL term: where training began, or a slow follower of the policy (TR-DPO, 2404.09656).
+
+A reference is a second set of values for the parameters that are trained, nothing more. While it is asked, those
+values stand in the model in place of the policy's. So it costs a copy of the trained weights under full fine-tuning,
+a copy of the adapter under LoRA when it moves, and nothing under LoRA when it stays: then it is the adapter switched
+off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from groupwise.config.sections import ReferenceSection
+from groupwise.models.policy import Policy
+
+
+class Reference:
+    """The reference of one policy.
+
+    Example:
+
+        reference = Reference(policy, ReferenceSection(every=64, mix=0.6))
+        with reference.active():
+            reference_logprobs_T, _ = policy.logprobs(trees)
+        reference.follow(step=64)      # reference <- 0.6 policy + 0.4 reference
+    """
+
+    def __init__(self, policy: Policy, section: ReferenceSection) -> None:
+        self._policy = policy
+        self._section = section
+        self._values: dict[str, Tensor] | None = None
+        if policy.adapted is None or section.every is not None:
+            self._values = {name: parameter.detach().clone() for name, parameter in policy.trainable().items()}
+
+    @contextmanager
+    def active(self) -> Generator[None]:
+        """While inside, the policy's forward is the reference's, without gradient."""
+        with torch.no_grad():
+            if self._values is None:
+                assert self._policy.adapted is not None
+                with self._policy.adapted.disable_adapter():
+                    yield
+                return
+            self._swap(self._values)
+            try:
+                yield
+            finally:
+                self._swap(self._values)
+
+    def follow(self, step: int) -> bool:
+        """After the update of `step` (counted from 1), move towards the policy if it is time; says whether it did."""
+        if self._values is None or self._section.every is None or step % self._section.every:
+            return False
+        self.mix(self._section.mix)
+        return True
+
+    def mix(self, share: float) -> None:
+        """reference <- share * policy + (1 - share) * reference."""
+        if self._values is None:
+            raise AssertionError("a reference that is the adapter switched off cannot move")
+        for name, parameter in self._policy.trainable().items():
+            self._values[name].lerp_(parameter.detach(), share)
+
+    def _swap(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self._policy.trainable().items():
+            values[name], parameter.data = parameter.data, values[name]

@@ -1,0 +1,125 @@
+"""The self-check at load: trunk and branch is used only where it is proven equal to the model's own forward.
+
+A probe of two small groups is run three ways: each sequence alone through the whole untouched model; through our head
+behind the model's own backbone; and packed, with trunk-and-branch attention. What disagrees is not used, and the
+policy says why. There is no architecture list: whatever a model does, it does it on the probe or it falls back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from groupwise.errors import ModelError
+from groupwise.models.attention import attention_is_replaceable, carries_state
+from groupwise.models.layout import PackedLayout
+from groupwise.models.policy import Policy
+from groupwise.models.trees import PackedTrees, Tree, targets_of
+
+TOLERANCE: Mapping[torch.dtype, float] = {
+    torch.float64: 1e-8,
+    torch.float32: 5e-5,
+    torch.float16: 0.05,
+    torch.bfloat16: 0.25,
+}
+"""Largest difference of a logprob that still counts as equal, by the precision it is computed in."""
+
+BATCH_DEPENDENT_ROPE = ("dynamic", "longrope")
+"""Rotary embeddings whose angles depend on the longest sequence in the batch, so that packing would change them."""
+
+
+def choose_attention(policy: Policy, wanted: str) -> None:
+    """Set the policy to trunk and branch if it is wanted and proven, else to plain. See `ModelSection.attention`."""
+    trees = probe(policy)
+    with torch.inference_mode():
+        expected_T = alone(policy, trees)
+        policy.use("plain", "model.attention = plain")
+        if _differs(policy, trees, expected_T):
+            policy.use_own_logits()
+            if why := _differs(policy, trees, expected_T):
+                raise ModelError(
+                    f"{type(policy.model).__name__}: a padded batch gives other logprobs than each sequence alone "
+                    f"({why}). Such a model cannot be trained in batches."
+                )
+        if wanted == "plain":
+            return
+        why = _why_not(policy, trees, expected_T)
+    if why and wanted == "trunk_and_branch":
+        raise ModelError(
+            f"model.attention = trunk_and_branch, but {type(policy.model).__name__} does not fit it: {why}. "
+            'Use model.attention = "auto" to fall back to plain batches.'
+        )
+    policy.use("plain" if why else "trunk_and_branch", why)
+
+
+def probe(policy: Policy) -> list[Tree]:
+    """Two groups of random tokens, ragged: branches of one token, of several, and longer than a small window."""
+    generator = torch.Generator().manual_seed(20_240_402)
+    window = cast("int | None", policy.model.config.get_text_config().to_dict().get("sliding_window"))
+    stretch = window if window is not None and window <= 64 else 0
+
+    def tokens(length: int) -> tuple[int, ...]:
+        room = policy.context // 2 - 1
+        drawn = torch.randint(0, policy.vocabulary, (min(length, room),), generator=generator)
+        return tuple(cast(list[int], drawn.tolist()))
+
+    return [
+        Tree(tokens(5 + stretch), (tokens(6), tokens(1), tokens(9 + stretch))),
+        Tree(tokens(11), (tokens(3), tokens(2 + stretch))),
+    ]
+
+
+def alone(policy: Policy, trees: Sequence[Tree]) -> Tensor:
+    """The logprobs of each sequence alone through the untouched model: what everything else is measured against."""
+    pieces: list[Tensor] = []
+    for tree in trees:
+        for branch in tree.branches:
+            ids = torch.tensor([[*tree.trunk, *branch]], device=policy.device)
+            logits = cast(Tensor, policy.model(input_ids=ids, use_cache=False).logits)[0, len(tree.trunk) - 1 : -1]
+            pieces.append(torch.log_softmax(logits.double(), -1).gather(-1, ids[0, len(tree.trunk) :, None])[:, 0])
+    return torch.cat(pieces)
+
+
+def _why_not(policy: Policy, trees: Sequence[Tree], expected_T: Tensor) -> str:
+    """Why trunk and branch cannot be used; empty if it can."""
+    settings = cast(Mapping[str, Any], policy.model.config.get_text_config().to_dict())
+    rope = cast(Mapping[str, Any], settings.get("rope_parameters") or settings.get("rope_scaling") or {})
+    if str(rope.get("rope_type")) in BATCH_DEPENDENT_ROPE:
+        return f"its {rope['rope_type']} rotary embedding depends on the batch"
+    if not attention_is_replaceable(policy.model):
+        return "its attention cannot be replaced"
+    if carries_state(policy.model):
+        return "it carries a state from token to token, beside or instead of attention"
+    policy.use("trunk_and_branch")
+    try:
+        return _differs(policy, trees, expected_T) or _window_unheard(policy, trees, settings)
+    except Exception as error:  # whatever a strange model raises on the probe, the answer is to fall back
+        return f"{error}".splitlines()[0][:200] if f"{error}" else type(error).__name__
+    finally:
+        policy.use("plain")
+
+
+def _differs(policy: Policy, trees: Sequence[Tree], expected_T: Tensor) -> str:
+    logits = policy.head(policy.features(trees)).double()
+    targets_T = targets_of(trees, policy.device)
+    logprobs_T = torch.log_softmax(logits, -1).gather(-1, targets_T[:, None])[:, 0]
+    gap = float((logprobs_T - expected_T).abs().max())
+    tolerance = TOLERANCE.get(policy.dtype, 5e-5)
+    return "" if gap <= tolerance else f"logprobs differ by {gap:.1e} on the probe (at most {tolerance:.0e} is equal)"
+
+
+def _window_unheard(policy: Policy, trees: Sequence[Tree], settings: Mapping[str, Any]) -> str:
+    """A window longer than the probe cannot show in its numbers, so ask: did each layer that has one name it?"""
+    window = settings.get("sliding_window")
+    kinds = cast("Sequence[str]", settings.get("layer_types") or [])
+    if strange := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
+        return f"it has layers of {', '.join(strange)}"
+    expected = kinds.count("sliding_attention") if kinds else (settings["num_hidden_layers"] if window else 0)
+    packed = PackedTrees.of(trees, policy.device)
+    layout = PackedLayout(packed)
+    policy.run_backbone(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, layout=layout)
+    heard: set[nn.Module] = {layer for layer, seen in layout.windows_seen if seen is not None}
+    return "" if len(heard) == expected else f"{len(heard)} of its {expected} sliding-window layers name their window"

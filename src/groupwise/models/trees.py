@@ -1,0 +1,93 @@
+"""A group as token ids: one trunk and its branches, packed into one flat row without padding.
+
+A model from transformers works token by token everywhere except in attention. So a whole group can go through it as
+one row, the prompt once and its completions behind it, with position ids that restart at every branch:
+
+    tree      Tree(trunk=(p0, p1, p2), branches=((a0, a1, a2), (b0, b1)))
+    row       p0 p1 p2 | a0 a1 | b0        (a branch's last token predicts nothing and is not fed)
+    position   0  1  2 |  3  4 |  3
+    predicts        a0 |a1 a2  | b1        (p2 predicts the first token of every branch)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A prompt's token ids and those of its completions. `branches` may be empty or hold empty ones."""
+
+    trunk: tuple[int, ...]
+    branches: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def fed(self) -> int:
+        """Tokens that go through the model."""
+        return len(self.trunk) + sum(max(len(branch) - 1, 0) for branch in self.branches)
+
+    @property
+    def predicted(self) -> int:
+        """Tokens whose logprob is wanted."""
+        return sum(len(branch) for branch in self.branches)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where one tree lies in the packed row: the trunk's slice, and the slice of each branch's fed tokens."""
+
+    trunk: slice
+    branches: tuple[slice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTrees:
+    """Many trees in one flat row.
+
+    `sources_T[i]` is the place in the row whose features predict the i-th completion token `targets_T[i]`; completion
+    tokens are numbered tree by tree, branch by branch, token by token.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    spans: tuple[Span, ...]
+    sources_T: Tensor
+    targets_T: Tensor
+
+    @classmethod
+    def of(cls, trees: Sequence[Tree], device: torch.device) -> PackedTrees:
+        """Lay the trees out one behind the other."""
+        ids: list[int] = []
+        positions: list[int] = []
+        sources: list[int] = []
+        spans: list[Span] = []
+        for tree in trees:
+            trunk = slice(len(ids), len(ids) + len(tree.trunk))
+            ids += tree.trunk
+            positions += range(len(tree.trunk))
+            branches: list[slice] = []
+            for branch in tree.branches:
+                fed = slice(len(ids), len(ids) + max(len(branch) - 1, 0))
+                ids += branch[:-1]
+                positions += range(len(tree.trunk), len(tree.trunk) + fed.stop - fed.start)
+                if branch:
+                    sources += [trunk.stop - 1, *range(fed.start, fed.stop)]
+                branches.append(fed)
+            spans.append(Span(trunk, tuple(branches)))
+        return cls(
+            ids=torch.tensor([ids], device=device),
+            positions=torch.tensor([positions], device=device),
+            spans=tuple(spans),
+            sources_T=torch.tensor(sources, dtype=torch.long, device=device),
+            targets_T=targets_of(trees, device),
+        )
+
+
+def targets_of(trees: Sequence[Tree], device: torch.device) -> Tensor:
+    """All completion tokens in order, tree by tree and branch by branch."""
+    flat = [token for tree in trees for branch in tree.branches for token in branch]
+    return torch.tensor(flat, dtype=torch.long, device=device)

@@ -1,0 +1,110 @@
+"""The nouns of grading: what a reward function is, what it is given, and what it is called.
+
+The contract is TRL's, so that a reward function written for TRL runs unchanged:
+
+    def shorter(completions, answer, **kwargs):          # everything comes by keyword, one entry per row
+        return [-float(len(text)) for text in completions]
+
+Keywords: `prompts`, `completions`, `completion_ids`, every column of the rows (`answer`, ...) as a list, and
+`trainer_state`, `log_extra`, `log_metric`. groupwise adds `finish_reasons`, and a function without `**kwargs` is given
+only what it names. Rows are prompt-major: the G completions of a problem stand together.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from groupwise.types import FinishReason, Prompt
+
+RESERVED = frozenset({"prompts", "completions", "finish_reasons", "trainer_state", "log_extra", "log_metric"})
+"""Keywords that no column and no setting may be called."""
+
+NOT_COLUMNS = frozenset({"prompt", "completion", "completion_ids"})
+"""Keys of a row that are not handed on as columns (as in TRL)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerState:
+    """How far training is, for rewards that change on the way (the names are those of transformers' TrainerState)."""
+
+    global_step: int = 0
+    max_steps: int = 0
+    epoch: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RewardFunction:
+    """A function that grades, its weight in the sum, and keyword settings that it is called with.
+
+    Example: `RewardFunction("shorter", shorter, weight=0.1)`
+    """
+
+    name: str
+    function: Callable[..., Any]
+    weight: float = 1.0
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The batch to grade, prompt-major: all fields and all columns have one entry per completion."""
+
+    prompts: Sequence[Prompt]
+    completions: Sequence[str]
+    completion_ids: Sequence[Sequence[int]]
+    finish_reasons: Sequence[FinishReason]
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
+
+    def __post_init__(self) -> None:
+        for what in (self.completions, self.completion_ids, self.finish_reasons, *self.columns.values()):
+            assert len(what) == len(self.prompts), f"{len(what)} entries for {len(self.prompts)} rows"
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def row(self, index: int) -> Answers:
+        """That row alone."""
+        one = slice(index, index + 1)
+        return Answers(
+            self.prompts[one],
+            self.completions[one],
+            self.completion_ids[one],
+            self.finish_reasons[one],
+            {name: values[one] for name, values in self.columns.items()},
+        )
+
+    def keywords(self) -> dict[str, Any]:
+        """The keywords of TRL's contract, in lists that belong to the callee (a function may change what it is given).
+
+        A conversation's completion is `[{"role": "assistant", "content": text}]`, a plain prompt's the text itself.
+        """
+        given: dict[str, Any] = {name: list(values) for name, values in self.columns.items() if name not in NOT_COLUMNS}
+        given["prompts"] = [p if isinstance(p, str) else [dict(message) for message in p] for p in self.prompts]
+        given["completions"] = [
+            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+            for prompt, text in zip(self.prompts, self.completions, strict=True)
+        ]
+        given["completion_ids"] = [list(ids) for ids in self.completion_ids]
+        given["finish_reasons"] = list(self.finish_reasons)
+        return given
+
+
+@runtime_checkable
+class _Named(Protocol):
+    __name__: str
+
+
+def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function inside `functools.partial`, however often it was wrapped."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What metrics call it: its `__name__`, that of the function inside a partial, or its class's name."""
+    inner: Any = unwrapped(function)
+    return inner.__name__ if isinstance(inner, _Named) else type(inner).__name__

@@ -1,0 +1,1 @@
+"""Rollouts: problems become graded groups."""

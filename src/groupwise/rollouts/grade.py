@@ -1,0 +1,49 @@
+"""Grade groups: all rollouts of a step go to every reward function at once, prompt-major, as TRL's contract has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from groupwise.rewards import Answers, GradingLog, RewardFunction, TrainerState, grade, total
+from groupwise.types import Group
+
+
+async def graded(
+    groups: Sequence[Group],
+    rewards: Sequence[RewardFunction],
+    *,
+    trainer_state: TrainerState | None = None,
+    log: GradingLog | None = None,
+) -> list[Group]:
+    """The same groups, every rollout with its reward parts and their weighted sum.
+
+    What the functions log goes into `log`: its columns have one value per rollout, in the order of the groups.
+    """
+    parts = await grade(rewards, answers(groups), trainer_state=trainer_state, log=log)
+    row = iter(parts)
+    return [
+        replace(
+            group,
+            rollouts=tuple(
+                replace(rollout, reward_parts=(graded_parts := next(row)), reward=total(graded_parts, rewards))
+                for rollout in group.rollouts
+            ),
+        )
+        for group in groups
+    ]
+
+
+def answers(groups: Sequence[Group]) -> Answers:
+    """The batch that reward functions see. A column that some problems lack is None in their rows."""
+    pairs = [(group.problem, rollout.completion) for group in groups for rollout in group.rollouts]
+    names = list(dict.fromkeys(name for group in groups for name in group.problem.columns))
+    columns: dict[str, list[Any]] = {name: [problem.columns.get(name) for problem, _ in pairs] for name in names}
+    return Answers(
+        prompts=[problem.prompt for problem, _ in pairs],
+        completions=[completion.text for _, completion in pairs],
+        completion_ids=[completion.token_ids for _, completion in pairs],
+        finish_reasons=[completion.finish_reason for _, completion in pairs],
+        columns=columns,
+    )

@@ -1,0 +1,125 @@
+"""Render a task's prompts once, before anything is sampled, and settle which of them are too long.
+
+    policy     a prompt of more tokens than the limit
+    drop       its problem is not used
+    truncate   keeps the end of it (and a BOS token at its start), for the question stands at the end
+    error      stops with the first of them
+
+Whatever happens is counted in a `FitReport`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from groupwise.errors import TaskError
+from groupwise.rollouts.chat import PromptStyle, render
+from groupwise.types import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LongPrompts: TypeAlias = Literal["drop", "truncate", "error"]
+
+_SHOWN = 5
+"""Long problems that a report names."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitReport:
+    """What became of the prompts. `first_long` names the first problems that were too long; `longest` counts tokens."""
+
+    problems: int
+    limit: int
+    longest: int
+    dropped: int = 0
+    truncated: int = 0
+    first_long: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        told = f"{self.problems:,} prompts, the longest of {self.longest:,} tokens (limit {self.limit:,})"
+        long = self.dropped + self.truncated
+        if not long:
+            return told
+        names = ", ".join(self.first_long) + (", ..." if long > len(self.first_long) else "")
+        return f"{told}; {long:,} too long and {'dropped' if self.dropped else 'truncated'}: {names}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The problems that are kept, their prompts' token ids in the same order, and what happened to the others."""
+
+    problems: tuple[Problem, ...]
+    prompt_ids: tuple[tuple[int, ...], ...]
+    report: FitReport
+
+
+def fit(
+    problems: Sequence[Problem],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    limit: int,
+    policy: LongPrompts = "drop",
+    style: PromptStyle = "auto",
+    system_prompt: str | None = None,
+) -> Fitted:
+    """Render all prompts and apply the policy. `limit` is what the setting or the model's context leaves a prompt.
+
+    Example: `fit(task.train, tokenizer, limit=512, policy="drop", system_prompt=task.system_prompt)`
+    """
+    if limit < 1:
+        raise TaskError(
+            f"there is no room for prompts ({limit} tokens): the model's context has to hold a prompt and "
+            "sampling.max_new_tokens, so lower that"
+        )
+    rendered = [_rendered(problem, tokenizer, style, system_prompt) for problem in problems]
+    long = [problem.id for problem, ids in zip(problems, rendered, strict=True) if len(ids) > limit]
+    longest = max(map(len, rendered), default=0)
+    if long and policy == "error":
+        raise TaskError(
+            f"{len(long)} of {len(problems)} prompts have more than {limit} tokens, the longest {longest}: "
+            f"{', '.join(long[:_SHOWN])}. Raise task.max_prompt_tokens as far as the model's context allows, lower "
+            "sampling.max_new_tokens, or set task.long_prompts to 'drop' or 'truncate'"
+        )
+    if policy == "truncate":
+        kept = [(problem, _cut(ids, limit, tokenizer)) for problem, ids in zip(problems, rendered, strict=True)]
+    else:
+        kept = [(problem, ids) for problem, ids in zip(problems, rendered, strict=True) if len(ids) <= limit]
+    if problems and not kept:
+        raise TaskError(
+            f"all {len(problems)} prompts have more than {limit} tokens and were dropped (the shortest has "
+            f"{min(map(len, rendered))}): raise task.max_prompt_tokens, lower sampling.max_new_tokens, or set "
+            "task.long_prompts = 'truncate'"
+        )
+    report = FitReport(
+        problems=len(problems),
+        limit=limit,
+        longest=longest,
+        dropped=len(problems) - len(kept),
+        truncated=len(long) if policy == "truncate" else 0,
+        first_long=tuple(long[:_SHOWN]),
+    )
+    return Fitted(tuple(problem for problem, _ in kept), tuple(ids for _, ids in kept), report)
+
+
+def _rendered(
+    problem: Problem, tokenizer: PreTrainedTokenizerBase, style: PromptStyle, system_prompt: str | None
+) -> tuple[int, ...]:
+    try:
+        ids = render(problem.prompt, tokenizer, style=style, system_prompt=system_prompt)
+    except TaskError as error:
+        raise TaskError(f"{problem.id}: {error}") from error
+    if not ids:
+        raise TaskError(f"{problem.id}: its prompt has no tokens, so there is nothing to continue: remove the row")
+    return ids
+
+
+def _cut(ids: tuple[int, ...], limit: int, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    if len(ids) <= limit:
+        return ids
+    # A model that was trained with BOS in front of every text goes astray without it.
+    if ids[0] == tokenizer.bos_token_id and limit > 1:
+        return (ids[0], *ids[-(limit - 1) :])
+    return ids[-limit:]

@@ -1,0 +1,71 @@
+"""Groups: each problem put to the engine G times, then graded."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from groupwise.engines.engine import Engine
+from groupwise.rewards import GradingLog, RewardFunction, TrainerState
+from groupwise.rollouts.grade import graded
+from groupwise.types import Group, Problem, Rollout, Sampling
+
+
+class Rollouts:
+    """Samples and grades whole groups.
+
+    Example:
+
+        rollouts = Rollouts(engine, rewards, sampling, group_size=8, prompt_ids=prompt_ids, seed=0)
+        groups = await rollouts.grade(await rollouts.sample(problems, step=1))
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rewards: Sequence[RewardFunction],
+        sampling: Sampling,
+        *,
+        group_size: int,
+        prompt_ids: Mapping[str, tuple[int, ...]],
+        seed: int,
+    ) -> None:
+        self.engine = engine
+        self._rewards = rewards
+        self._sampling = sampling
+        self._group_size = group_size
+        self._prompt_ids = prompt_ids
+        self._seed = seed
+
+    async def sample(self, problems: Sequence[Problem], step: int) -> list[Group]:
+        """A group per problem. The same problem drawn twice in a step gets two different groups."""
+        drawn: Counter[str] = Counter()
+        calls = []
+        for problem in problems:
+            first = drawn[problem.id] * self._group_size
+            drawn[problem.id] += 1
+            seeds = [rollout_seed(self._seed, step, problem.id, first + i) for i in range(self._group_size)]
+            prompt_ids = self._prompt_ids[problem.id]
+            calls.append(self.engine.sample(prompt_ids, self._group_size, self._sampling, seeds))
+        completions = await asyncio.gather(*calls)
+        return [
+            Group(problem, self._prompt_ids[problem.id], tuple(Rollout(completion) for completion in branches))
+            for problem, branches in zip(problems, completions, strict=True)
+        ]
+
+    async def grade(
+        self, groups: Sequence[Group], state: TrainerState | None = None, log: GradingLog | None = None
+    ) -> list[Group]:
+        """The same groups with rewards."""
+        return await graded(groups, self._rewards, trainer_state=state, log=log)
+
+
+def rollout_seed(seed: int, step: int, problem_id: str, branch: int) -> int:
+    """64 bits that belong to one rollout of a run, whoever shares its batch and whatever came before.
+
+    Example: `rollout_seed(0, 17, "gsm8k/train/41", 3)`
+    """
+    name = f"{seed}\0{step}\0{problem_id}\0{branch}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")

@@ -1,0 +1,136 @@
+"""Writing so that a kill at any moment leaves nothing half: whole files by rename, rows of JSON by appending.
+
+    with replacing(folder / "run.json") as temporary:   # a name beside it; renamed at the end, after fsync
+        temporary.write_text("{}")
+    append_row(folder / "metrics.jsonl", {"step": 1})   # one row, one line, on disk when the call returns
+    read_rows(folder / "metrics.jsonl")                 # a torn last line is skipped
+
+JSON has no NaN and no infinity: both are written as `null`. Text that is not valid Unicode is written as JSON escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, cast
+
+from groupwise.errors import RunError
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Yield a temporary name beside `path`; what was written there takes the name `path` at the end, or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise RunError(cannot_write(path, error)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file, or leave the old one as it was."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one row of JSON as one line. A torn line that a killed process left at the end is cut off first."""
+    try:
+        _mend_end(path)
+        with path.open("ab") as file:
+            file.write(to_json(row).encode("utf-8", errors="backslashreplace") + b"\n")
+    except OSError as error:
+        raise RunError(cannot_write(path, error)) from error
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All whole rows, oldest first; none if there is no file. A broken line before the last one is an error."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is not None:
+            rows.append(row)
+        elif line.strip() and number < len(lines):
+            raise RunError(f"{path}:{number} is not a row of JSON: the file was damaged. Delete that line to read on.")
+    return rows
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON of any value: NaN and infinities become null, what JSON does not know becomes its `str()`.
+
+    May hold lone surrogates: encode it with `errors="backslashreplace"`, which makes JSON escapes of them.
+    """
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """One sentence on why `path` cannot be written and what to do about it."""
+    cure = "free some space or choose another folder (run.folder)"
+    if isinstance(error, PermissionError):
+        cure = "choose a folder that you may write (run.folder)"
+    elif isinstance(error, NotADirectoryError | FileExistsError):
+        cure = "a file is in the way: move it, or choose another folder (run.folder)"
+    return f"cannot write {path}: {error.strerror or error}; {cure}"
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast("Sequence[Any]", value)]
+    return str(value)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row: Any = json.loads(line)
+    except ValueError:
+        return None
+    return cast("dict[str, Any]", row) if isinstance(row, dict) else None
+
+
+def _mend_end(path: Path) -> None:
+    """Make the file end with a whole line: else the next row would be glued to the torn one and both be lost."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        whole = file.read()
+        kept = whole.rfind(b"\n") + 1
+        if _row(whole[kept:]) is None:
+            file.truncate(kept)
+        else:
+            file.write(b"\n")
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,255 @@
+"""The run folder: the truth about a run, in plain files. Everything else reads it.
+
+    runs/<name>/
+      run.json                  what it is: versions, machine, command, seed, status
+      recipe.toml               the resolved recipe, each value with its origin
+      metrics.jsonl             a row of numbers a step
+      rollouts/000041.parquet   every rollout of a step
+      evals.jsonl               a row an evaluation
+      evals/000050.parquet      every answer of an evaluation
+      model/                    what was trained (written by whoever trains)
+      log                       what was said along the way
+      lock                      who is writing, while it runs
+      tensorboard/, wandb/      where those trackers keep their files, if asked for
+
+    with RunFolder.create(Path("runs"), "demo", loaded, {"device": "cpu"}) as run:     # status: running
+        run.metrics.append(1, {"reward": 0.25})
+        run.save_rollouts(1, groups)
+                                                            # finished, or interrupted (Ctrl-C), or failed (an error)
+    RunFolder.open(Path("runs/demo")).recipe().recipe.seed
+
+Files are appended to line by line or written beside and renamed, so a kill leaves at most a torn last line, which
+readers skip. No secret is written: see `redaction.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, cast
+
+from groupwise.config import LoadedRecipe, load_recipe
+from groupwise.errors import RunError
+from groupwise.runs import lock, names
+from groupwise.runs.evaluations import EvaluatedAnswer, read_answers, write_answers
+from groupwise.runs.files import append_row, cannot_write, read_rows, to_json, write_text
+from groupwise.runs.identity import identity as machine_identity
+from groupwise.runs.identity import now
+from groupwise.runs.metrics import MetricsLog
+from groupwise.runs.redaction import redact_text, redacted
+from groupwise.runs.rollouts import RolloutRow, read_rollouts, write_rollouts
+from groupwise.runs.text import safe_text
+from groupwise.types import Group
+
+Status: TypeAlias = Literal["running", "finished", "interrupted", "failed"]
+_FORMAT = 1
+
+
+class RunFolder:
+    """A folder of one run, to write (`create`) or to read and add evaluations to (`open`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = MetricsLog(path / "metrics.jsonl")
+
+    @classmethod
+    def create(cls, root: Path, name: str, loaded: LoadedRecipe, identity: Mapping[str, Any]) -> RunFolder:
+        """Make `root/name`, lock it and write what is known before the first step.
+
+        `identity` adds to `run.json` what only the caller knows (`{"device": "cuda:0", ...}`). A folder that holds
+        anything already is refused: nothing that was written is ever overwritten.
+        """
+        path = root / names.checked(name)
+        _make_empty_folder(path)
+        run = cls(path)
+        lock.take(run._lock)
+        try:
+            write_text(path / "recipe.toml", redact_text(loaded.to_toml()))
+            facts = {
+                "format": _FORMAT,
+                "name": name,
+                "status": "running",
+                "started": now(),
+                "ended": None,
+                "seed": loaded.recipe.seed,
+                "trust_remote_code": loaded.recipe.model.trust_remote_code,
+                "recipe_folder": str(loaded.folder.absolute()),
+                **machine_identity(sys.argv),
+            }
+            run.record({**facts, **identity})
+        except BaseException:
+            lock.release(run._lock)
+            raise
+        return run
+
+    @staticmethod
+    def check_free(root: Path, name: str) -> None:
+        """Refuse early what `create` would refuse: a name that escapes, a folder that is taken or cannot be written."""
+        _make_empty_folder(root / names.checked(name))
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run that exists, running or not."""
+        run = cls(path)
+        if not run._record.is_file():
+            raise RunError(names.not_a_run(path))
+        written = run.identity.get("format")
+        if not isinstance(written, int) or written > _FORMAT:
+            raise RunError(f"{path} was written by another groupwise (format {written}, not {_FORMAT}): use that one")
+        return run
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def model_path(self) -> Path:
+        """Where the trained model is written."""
+        return self.path / "model"
+
+    def record(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to `run.json` (which attention was chosen, how many parameters, ...)."""
+        known = self.identity if self._record.exists() else {}
+        write_text(self._record, to_json(redacted({**known, **facts}), indent=2) + "\n")
+
+    def save_rollouts(
+        self, step: int, groups: Sequence[Group], extra: Mapping[str, Sequence[Any]] | None = None
+    ) -> Path:
+        """Write the rollouts of a step; `extra` holds one value per rollout under each name, groups in order."""
+        path = self._inside("rollouts") / f"{step:06d}.parquet"
+        write_rollouts(path, step, groups, extra)
+        return path
+
+    def save_evaluation(
+        self, step: int, label: str, result: Mapping[str, Any], answers: Sequence[EvaluatedAnswer]
+    ) -> Path:
+        """Write every answer of an evaluation and add its result to `evals.jsonl`. Earlier ones are kept.
+
+        Example: `run.save_evaluation(0, "before", {"accuracy": 0.12, "low": 0.08, "high": 0.18}, answers)`
+        """
+        folder = self._inside("evals")
+        path, again = folder / f"{step:06d}.parquet", 2
+        while path.exists():
+            path, again = folder / f"{step:06d}-{again}.parquet", again + 1
+        write_answers(path, step, answers)
+        row = {"step": step, "label": label, "time": now(), **result, "answers": f"evals/{path.name}"}
+        append_row(self.path / "evals.jsonl", row)
+        return path
+
+    def log(self, text: str) -> None:
+        """Append to the run's log, with the time, without secrets, and safe to print."""
+        lines = safe_text(redact_text(text)).split("\n")
+        try:
+            with (self.path / "log").open("a", encoding="utf-8") as file:
+                file.write(now() + "  " + "\n    ".join(lines) + "\n")
+        except OSError as error:
+            raise RunError(cannot_write(self.path / "log", error)) from error
+
+    def close(self, status: Status) -> None:
+        """Say how it ended and give the folder free."""
+        self.record({"status": status, "ended": now()})
+        lock.release(self._lock)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None:
+            self.close("finished")
+            return
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        # Were the disk full, this would hide the error that matters.
+        with suppress(RunError):
+            if not interrupted:
+                self.record({"error": safe_text(f"{type(error).__name__}: {error}")[:2000]})
+            self.close("interrupted" if interrupted else "failed")
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All of `run.json`."""
+        try:
+            facts: Any = json.loads(self._record.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {self._record}: {error}") from error
+        if not isinstance(facts, dict):
+            raise RunError(f"{self._record} is not a record of a run")
+        return cast("dict[str, Any]", facts)
+
+    @property
+    def status(self) -> str:
+        """`running`, `finished`, `interrupted` or `failed`; a run whose process was killed counts as interrupted."""
+        status = str(self.identity.get("status"))
+        holder = lock.owner(self._lock)
+        killed = holder is None or holder.alive() is False
+        return "interrupted" if status == "running" and killed else status
+
+    def recipe(self) -> LoadedRecipe:
+        """The recipe it was made with; relative paths in it start where they started then."""
+        loaded = load_recipe(self.path / "recipe.toml")
+        return replace(loaded, folder=Path(str(self.identity.get("recipe_folder", loaded.folder))))
+
+    def trained_model(self) -> Path:
+        """The folder of the trained model; an error if there is none yet."""
+        if not self.model_path.is_dir() or not any(self.model_path.iterdir()):
+            raise RunError(
+                f"{self.path} has no trained model (its status is {self.status}): a model is written when training "
+                "ends; let it finish, or name the folder of another run or of a model"
+            )
+        return self.model_path
+
+    def rollouts(self, step: int) -> list[RolloutRow]:
+        """The rollouts of a step."""
+        return read_rollouts(self.path / "rollouts" / f"{step:06d}.parquet")
+
+    def rollout_steps(self) -> list[int]:
+        """The steps whose rollouts are there."""
+        return sorted(int(path.stem) for path in (self.path / "rollouts").glob("*.parquet") if path.stem.isdigit())
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The rows of `evals.jsonl`, oldest first."""
+        return read_rows(self.path / "evals.jsonl")
+
+    def answers(self, evaluation: Mapping[str, Any]) -> list[EvaluatedAnswer]:
+        """Every answer of an evaluation, given its row."""
+        return read_answers(self.path / "evals" / Path(str(evaluation["answers"])).name)
+
+    # --- where things are --------------------------------------------------------------------------------------------
+
+    @property
+    def _record(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "lock"
+
+    def _inside(self, name: str) -> Path:
+        folder = self.path / name
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(cannot_write(folder, error)) from error
+        return folder
+
+
+def _make_empty_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        entries = sorted(entry.name for entry in path.iterdir())
+    except OSError as error:
+        raise RunError(cannot_write(path, error)) from error
+    except ValueError as error:  # a NUL or a lone surrogate in run.folder
+        raise RunError(f"run.folder = {str(path.parent)!r} cannot name a folder: {error}; choose another") from error
+    if not entries:
+        return
+    what = "already holds another run" if "run.json" in entries else f"is not empty (it has {', '.join(entries[:3])})"
+    held = f"\n{lock.explain(path / 'lock')}" if "lock" in entries else ""
+    raise RunError(
+        f"{path} {what}, and nothing in it will be overwritten. "
+        f"Ways out: choose another name (run.name=...), or delete that folder.{held}"
+    )

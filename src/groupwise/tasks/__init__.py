@@ -1,0 +1,15 @@
+"""Tasks: where problems come from, and how their answers are judged.
+
+arithmetic   generated sums, nothing to download
+gsm8k        grade-school word problems
+dataset      your own files, or a data set on the hub; `rows` for rows in memory
+"""
+
+from groupwise.tasks.arithmetic import arithmetic
+from groupwise.tasks.build import TASKS, build_task
+from groupwise.tasks.dataset import dataset
+from groupwise.tasks.gsm8k import gsm8k
+from groupwise.tasks.rows import rows
+from groupwise.tasks.task import Task
+
+__all__ = ["TASKS", "Task", "arithmetic", "build_task", "dataset", "gsm8k", "rows"]

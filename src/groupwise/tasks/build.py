@@ -1,0 +1,30 @@
+"""The table of tasks, and the one call that makes a task from a recipe's section."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from groupwise.errors import TaskError
+from groupwise.tasks.arithmetic import arithmetic
+from groupwise.tasks.dataset import dataset
+from groupwise.tasks.gsm8k import gsm8k
+from groupwise.tasks.task import Task
+
+TASKS: Mapping[str, Callable[..., Task]] = {"arithmetic": arithmetic, "gsm8k": gsm8k, "dataset": dataset}
+"""By `task.kind` of a recipe. To add one: write `name(**settings) -> Task`, enter it here and its section in config."""
+
+
+def build_task(kind: str, settings: Mapping[str, Any], *, seed: int, folder: Path) -> Task:
+    """The task of that kind. `settings` are those of its section, without the ones about rendering prompts.
+
+    `folder` is where relative paths start; a task that reads no files is not given it.
+    Example: `build_task("arithmetic", {"digits": 2}, seed=0, folder=Path())`
+    """
+    if kind not in TASKS:
+        raise TaskError(f"there is no task of the kind {kind!r}. There are: {', '.join(TASKS)}")
+    make = TASKS[kind]
+    reads_files = "folder" in inspect.signature(make).parameters
+    return make(**settings, seed=seed, **({"folder": folder} if reads_files else {}))

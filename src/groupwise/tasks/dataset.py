@@ -1,0 +1,89 @@
+"""Your own rows as a task: a file, a folder of files, or a data set on the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from groupwise.errors import TaskError
+from groupwise.tasks.reading import Source, read_split
+from groupwise.tasks.rows import rows
+from groupwise.tasks.task import Task
+
+
+class DatasetSettings(TypedDict, total=False):
+    """Settings of `dataset` beside the path, all optional; `_Settings` has what they mean and their defaults."""
+
+    name: str | None
+    revision: str | None
+    train_split: str
+    eval_split: str | None
+    hold_out: int
+    columns: Mapping[str, str]
+    limit: int | None
+    system_prompt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    name: str | None = None
+    """Configuration of a hub data set."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    train_split: str = "train"
+    """Split (or file stem in a folder) to train on."""
+    eval_split: str | None = None
+    """Split (or file stem in a folder) to evaluate on."""
+    hold_out: int = 0
+    """Rows to take out of the training split for evaluation, when there is no `eval_split`."""
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    """New name -> name in the data."""
+    limit: int | None = None
+    """Train on the first so many rows."""
+    system_prompt: str | None = None
+    """Put in front of every problem."""
+
+
+def dataset(path: str, *, folder: Path = Path(), seed: int = 0, **settings: Unpack[DatasetSettings]) -> Task:
+    """A task of jsonl, json, csv or parquet files, or of a hub data set. See `rows` for what a row holds.
+
+    Example: `dataset("sums.jsonl", columns={"prompt": "question"}, hold_out=100)`
+    """
+    chosen = _Settings(**settings)
+    source = Source(path, folder, chosen.name, chosen.revision)
+    _check_fits(source, chosen)
+    train = read_split(source, chosen.train_split)
+    held_out = None if chosen.eval_split is None else read_split(source, chosen.eval_split)
+    return rows(
+        train,
+        held_out,
+        name=Path(path).stem,
+        columns=chosen.columns,
+        hold_out=chosen.hold_out,
+        limit=chosen.limit,
+        system_prompt=chosen.system_prompt,
+        seed=seed,
+    )
+
+
+def _check_fits(source: Source, chosen: _Settings) -> None:
+    """Settings that this kind of source has no use for are mistakes, not decoration."""
+    place = source.local
+    if place is None:
+        return
+    if chosen.revision is not None:
+        raise TaskError(f"task.revision = {chosen.revision!r} is for data sets on the hub, but {place} is on this disk")
+    if chosen.name is not None and not (place / chosen.name).is_dir():
+        raise TaskError(
+            f"task.name = {chosen.name!r} is the configuration of a hub data set, but {place} is on this disk and has "
+            "no folder of that name: remove it"
+        )
+    if place.is_file() and chosen.eval_split is not None:
+        raise TaskError(
+            f"{place} is one file and has no split {chosen.eval_split!r}: use task.hold_out to evaluate on rows of it, "
+            "or give a folder with one file per split"
+        )
+    if place.is_file() and chosen.train_split != "train":
+        raise TaskError(f"{place} is one file and has no split {chosen.train_split!r}: remove task.train_split")

@@ -1,0 +1,1 @@
+"""Training: the step, the loop around it, evaluation and the warm start."""

@@ -1,0 +1,117 @@
+"""The loop around the step: problems in order, evaluations, everything written down."""
+
+from __future__ import annotations
+
+from groupwise.engines.embedded import EmbeddedEngine
+from groupwise.learner.algorithm import Algorithm
+from groupwise.learner.learner import Learner
+from groupwise.rewards import TrainerState
+from groupwise.rollouts.rollouts import Rollouts
+from groupwise.runs.folder import RunFolder
+from groupwise.runs.trackers import open_trackers
+from groupwise.training.build import Parts, sampling_of
+from groupwise.training.evaluate import Evaluation, Examiner
+from groupwise.training.problems import Epochs
+from groupwise.training.report import StepReport
+from groupwise.training.reporter import Reporter
+from groupwise.training.statistics import change
+from groupwise.training.step import grpo_step
+
+
+async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
+    """Train by GRPO and evaluate before, during and after. The policy in `parts` is the trained one afterwards."""
+    recipe = parts.recipe
+    engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
+    algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens)
+    learner = Learner(
+        parts.policy,
+        algorithm,
+        recipe.learner,
+        recipe.optimizer,
+        reference=recipe.reference,
+        temperature=recipe.sampling.temperature,
+        total_steps=recipe.train.steps,
+    )
+    rollouts = Rollouts(
+        engine,
+        parts.rewards,
+        sampling_of(recipe),
+        group_size=recipe.train.group_size,
+        prompt_ids=dict(zip((p.id for p in parts.train.problems), parts.train.prompt_ids, strict=True)),
+        seed=recipe.seed,
+    )
+    examination = Examination(parts, engine, run, reporter)
+    trackers = open_trackers(
+        recipe.run.trackers,
+        name=recipe.run.name,
+        folder=run.path,
+        settings=recipe.model_dump(mode="json"),
+        report=reporter.message,
+    )
+    problems = Epochs(parts.train.problems, recipe.seed)
+    size = recipe.train.prompts_per_step
+    reporter.started(recipe.train.steps, "training")
+    try:
+        if recipe.evaluation.before:
+            await examination.hold("before", 0)
+        for step in range(1, recipe.train.steps + 1):
+            report = StepReport()
+            groups = await grpo_step(
+                problems.batch((step - 1) * size, size),
+                rollouts=rollouts,
+                learner=learner,
+                algorithm=algorithm,
+                state=TrainerState(step, recipe.train.steps, problems.epoch((step - 1) * size)),
+                report=report,
+            )
+            run.save_rollouts(step, groups, report.graded.columns)
+            metrics = report.metrics()
+            run.metrics.append(step, metrics)
+            trackers.log(step, metrics)
+            reporter.step(metrics)
+            if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < recipe.train.steps:
+                await examination.hold(f"step {step}", step)
+        await examination.hold("after", recipe.train.steps)
+    finally:
+        trackers.close()
+        reporter.finished()
+
+
+class Examination:
+    """Evaluations of one run: the same problems each time, every answer kept, the last compared with the first."""
+
+    def __init__(self, parts: Parts, engine: EmbeddedEngine, run: RunFolder, reporter: Reporter) -> None:
+        self._run = run
+        self._reporter = reporter
+        self._first: Evaluation | None = None
+        self._examiner = None if parts.held_out is None else examiner_of(parts, engine)
+        if self._examiner is None:
+            reporter.message(f"the task {parts.task.name!r} holds no problems out, so nothing is evaluated")
+
+    async def hold(self, label: str, step: int) -> None:
+        """Evaluate the policy as it is now."""
+        if self._examiner is None:
+            return
+        evaluation = await self._examiner.examine()
+        self._run.save_evaluation(step, label, evaluation.result(), evaluation.answers)
+        words = str(evaluation)
+        if self._first is not None and evaluation.accuracy is not None:
+            words += f" ({change(self._first.greedy_correct(), evaluation.greedy_correct())})"
+        self._first = self._first or evaluation
+        self._reporter.evaluated(label, words)
+
+
+def examiner_of(parts: Parts, engine: EmbeddedEngine) -> Examiner:
+    """Who evaluates on the task's held-out problems."""
+    assert parts.held_out is not None
+    section = parts.recipe.evaluation
+    return Examiner(
+        engine=engine,
+        prompts=parts.held_out,
+        is_correct=parts.task.is_correct,
+        rewards=parts.rewards,
+        sampling=sampling_of(parts.recipe),
+        pass_at=section.pass_at,
+        samples=section.samples,
+        seed=parts.recipe.seed,
+    )

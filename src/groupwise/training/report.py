@@ -1,0 +1,73 @@
+"""What a step looked like: seconds by phase, and the numbers that go into metrics.jsonl and on the screen."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from statistics import fmean, stdev
+
+from groupwise.learner.report import UpdateReport
+from groupwise.rewards import GradingLog
+from groupwise.types import Group
+
+
+class StepReport:
+    """Collects while a step runs.
+
+    Example: `with report.timed("sample"): ...` and at the end `report.metrics()["seconds/sample"]`
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
+        self.graded = GradingLog()
+        """What reward functions logged beside their rewards."""
+
+    @contextmanager
+    def timed(self, phase: str) -> Generator[None]:
+        """Add the seconds inside to `phase`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
+
+    def observe_groups(self, groups: Sequence[Group]) -> None:
+        """Rewards, lengths, and how many groups teach nothing."""
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        graded = [[r for r in group.rewards_G if r is not None] for group in groups]
+        rewards = [reward for rewards_G in graded for reward in rewards_G]
+        lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
+        self._metrics |= {
+            "reward": fmean(rewards) if rewards else math.nan,
+            "reward_std": fmean([stdev(g) if len(g) > 1 else 0.0 for g in graded]),
+            "zero_signal": fmean([all(r.advantage == 0 for r in group.rollouts) for group in groups]),
+            "ungraded": 1 - len(rewards) / len(rollouts),
+            "length": fmean(lengths),
+            "length_max": float(max(lengths)),
+            "truncated": fmean([rollout.completion.finish_reason == "length" for rollout in rollouts]),
+            "sampled_tokens": float(sum(lengths)),
+        }
+        for name in rollouts[0].reward_parts:
+            parts = [part for r in rollouts if (part := r.reward_parts[name]) is not None]
+            if parts:
+                self._metrics[f"rewards/{name}/mean"] = fmean(parts)
+                self._metrics[f"rewards/{name}/std"] = stdev(parts) if len(parts) > 1 else 0.0
+
+    def observe_update(self, update: UpdateReport) -> None:
+        """Loss, gradient norm, ratios, KL."""
+        self._metrics |= update.metrics()
+
+    def metrics(self) -> dict[str, float]:
+        """Everything by name. `tokens_per_second` counts sampled tokens over the whole step."""
+        seconds = sum(self._seconds.values())
+        sampled = self._metrics.get("sampled_tokens", 0.0)
+        return {
+            **self._metrics,
+            **self.graded.metrics,
+            "step_seconds": seconds,
+            "tokens_per_second": sampled / seconds if seconds else 0.0,
+            **{f"seconds/{phase}": value for phase, value in self._seconds.items()},
+        }

@@ -1,0 +1,123 @@
+"""The warm start: learn from demonstrations before learning from rewards.
+
+A demonstration is a group of one whose completion is right: the learner then does what it always does, with the plain
+log-likelihood as surrogate and every token of an update weighing the same.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from torch import Tensor
+
+from groupwise.engines.embedded import EmbeddedEngine
+from groupwise.errors import TaskError
+from groupwise.learner.algorithm import Algorithm, Rewards
+from groupwise.learner.learner import Learner
+from groupwise.maths.weights import token_mean
+from groupwise.rollouts.prompts import Fitted
+from groupwise.runs.folder import RunFolder
+from groupwise.tasks import Task, build_task
+from groupwise.training.build import Parts, fitted
+from groupwise.training.loop import Examination
+from groupwise.training.problems import Epochs
+from groupwise.training.reporter import Reporter
+from groupwise.types import Completion, Group, Problem, Rollout
+
+
+async def sft(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
+    """Train on demonstrations, evaluate before and after."""
+    recipe = parts.recipe
+    demonstrations = Epochs(demonstrated(parts), recipe.seed)
+    learner = Learner(
+        parts.policy,
+        LIKELIHOOD,
+        recipe.learner.model_copy(update={"passes": 1, "updates_per_batch": 1}),
+        recipe.optimizer,
+        reference=recipe.reference,
+        temperature=1.0,
+        total_steps=recipe.sft.steps,
+    )
+    examination = Examination(parts, EmbeddedEngine(parts.policy, recipe.engine.max_rows), run, reporter)
+    size = recipe.sft.rows_per_step
+    reporter.started(recipe.sft.steps, "warm start")
+    try:
+        if recipe.evaluation.before:
+            await examination.hold("before", 0)
+        for step in range(1, recipe.sft.steps + 1):
+            start = time.perf_counter()
+            update = await learner.update(demonstrations.batch((step - 1) * size, size), sampler_is_exact=True)
+            seconds = time.perf_counter() - start
+            known = ("loss", "entropy", "grad_norm", "learning_rate", "trained_tokens")
+            metrics = {name: value for name, value in update.metrics().items() if name in known}
+            metrics |= {"step_seconds": seconds, "tokens_per_second": metrics["trained_tokens"] / seconds}
+            run.metrics.append(step, metrics)
+            reporter.step(metrics)
+        await examination.hold("after", recipe.sft.steps)
+    finally:
+        reporter.finished()
+
+
+def demonstrated(parts: Parts) -> list[Group]:
+    """Every training problem with its demonstration, as a group of one. An end token closes each completion."""
+    task, prompts = _demonstrations(parts)
+    assert task.demonstrations is not None
+    tokenizer = parts.policy.tokenizer
+    end = cast("int | None", tokenizer.eos_token_id)
+    if end is None:
+        raise TaskError("the tokenizer has no end token, so a demonstration cannot show where an answer ends")
+    groups: list[Group] = []
+    for problem, prompt_ids in zip(prompts.problems, prompts.prompt_ids, strict=True):
+        text = task.demonstrations(problem)
+        token_ids = (*tokenizer.encode(text, add_special_tokens=False), end)
+        if len(prompt_ids) + len(token_ids) <= parts.policy.context:
+            groups.append(_group_of_one(problem, prompt_ids, token_ids, text))
+    if not groups:
+        raise TaskError(f"no demonstration of {task.name!r} fits the model's context of {parts.policy.context} tokens")
+    return groups
+
+
+def _demonstrations(parts: Parts) -> tuple[Task, Fitted]:
+    recipe, task, prompts = parts.recipe, parts.task, parts.train
+    if recipe.sft.path is not None:
+        task = build_task("dataset", {"path": recipe.sft.path}, seed=recipe.seed, folder=parts.loaded.folder)
+        prompts = fitted(task.train, task, parts.policy, recipe)
+        if task.demonstrations is None:
+            raise TaskError(f"sft.path = {recipe.sft.path!r}: every row needs a prompt and a completion, both text")
+    if task.demonstrations is None:
+        raise TaskError(
+            f"the task {task.name!r} has no demonstrations of its own: give rows with a prompt and a completion "
+            "as sft.path"
+        )
+    return task, prompts
+
+
+def _group_of_one(problem: Problem, prompt_ids: tuple[int, ...], token_ids: tuple[int, ...], text: str) -> Group:
+    completion = Completion(token_ids, (0.0,) * len(token_ids), "stop", text)
+    return Group(problem, prompt_ids, (Rollout(completion, reward=1.0, advantage=1.0),))
+
+
+def _log_likelihood(logprobs_T: Tensor, old_logprobs_T: Tensor, advantages_T: Tensor, rollout_T: Tensor) -> Tensor:
+    """Cross-entropy: what remains of a policy gradient when every completion is right."""
+    return -logprobs_T
+
+
+def _no_divergence(logprobs_T: Tensor, reference_logprobs_T: Tensor) -> Tensor:
+    raise AssertionError("a warm start has no reference")
+
+
+def _no_advantages(rewards_QG: Rewards) -> list[list[float]]:
+    raise AssertionError("a demonstration is not compared with others")
+
+
+LIKELIHOOD = Algorithm(
+    advantages=_no_advantages,
+    surrogate=_log_likelihood,
+    weights=token_mean,
+    divergence=_no_divergence,
+    beta=0.0,
+    clip_low=1.0,
+    clip_high=float("inf"),
+)
+"""Maximum likelihood as an algorithm like the others."""

@@ -1,0 +1,45 @@
+"""One step of GRPO, as the paper has it (DeepSeekMath, arXiv 2402.03300, Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from groupwise.learner.algorithm import Algorithm
+from groupwise.learner.learner import Learner
+from groupwise.rewards import TrainerState
+from groupwise.rollouts.rollouts import Rollouts
+from groupwise.training.report import StepReport
+from groupwise.types import Group, Problem
+
+
+async def grpo_step(
+    problems: Sequence[Problem],
+    *,
+    rollouts: Rollouts,
+    learner: Learner,
+    algorithm: Algorithm,
+    state: TrainerState,
+    report: StepReport,
+) -> list[Group]:
+    """Sample G rollouts per problem, compare each with its group, move the policy. A group is never torn apart."""
+    with report.timed("sample"):
+        groups = await rollouts.sample(problems, state.global_step)  # {o_1 .. o_G} ~ pi_old(. | q)
+    with report.timed("grade"):
+        groups = await rollouts.grade(groups, state, report.graded)  # r_i = R(q, o_i)
+    groups = with_advantages(groups, algorithm)  # A_i = (r_i - mean r) / std r
+    report.observe_groups(groups)
+    with report.timed("learn"):
+        report.observe_update(await learner.update(groups, sampler_is_exact=rollouts.engine.exact))  # max J, mu times
+    with report.timed("sync"):
+        await rollouts.engine.load_weights(learner.weights())  # pi_old <- pi_theta
+    return groups
+
+
+def with_advantages(groups: Sequence[Group], algorithm: Algorithm) -> list[Group]:
+    """The same groups, each rollout with its advantage."""
+    advantages_QG = algorithm.advantages([group.rewards_G for group in groups])
+    return [
+        replace(group, rollouts=tuple(replace(r, advantage=a) for r, a in zip(group.rollouts, advantages, strict=True)))
+        for group, advantages in zip(groups, advantages_QG, strict=True)
+    ]

@@ -1,0 +1,225 @@
+"""The Python door: a model, a task, some reward functions, a few settings, `.train()`.
+
+    from groupwise import Trainer
+
+    def short(completions, **kwargs):
+        return [-len(text) / 100 for text in completions]
+
+    trainer = Trainer("Qwen/Qwen2.5-0.5B-Instruct", task="gsm8k", rewards=["correctness", short],
+                      settings={"train.steps": 100, "optimizer.lr": 2e-6})
+    run = trainer.train()
+
+It goes the same way as `groupwise train recipe.toml`: settings are the recipe's, under the same names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from groupwise.config import LoadedRecipe, Recipe, load_recipe
+from groupwise.errors import RecipeError
+from groupwise.models.load import pick_device, prepare_policy
+from groupwise.models.policy import Policy
+from groupwise.models.save import save_policy
+from groupwise.rewards import as_reward, load_reward, name_of
+from groupwise.runs.folder import RunFolder
+from groupwise.tasks import Task
+from groupwise.tasks.rows import rows
+from groupwise.training.build import Given, Parts, build
+from groupwise.training.loop import train
+from groupwise.training.reporter import QuietReporter, Reporter
+from groupwise.training.sft import sft
+
+IN_MEMORY = "(in memory)"
+"""What the recipe of a run says where a program gave an object instead of a name."""
+
+Loop = Callable[[Parts, RunFolder, Reporter], Coroutine[Any, Any, None]]
+
+
+class Trainer:
+    """Trains one policy. Nothing is loaded before `train`, `sft` or `parts` is asked for.
+
+    `model` is an id, a folder or a transformers model (then `tokenizer` too). `task` is a task's name (`"gsm8k"`), its
+    settings (`{"kind": "arithmetic", "digits": 2}`), a `Task`, or rows: a list of dicts or a `datasets.Dataset` with a
+    `prompt` column. `rewards` are functions by TRL's contract or names; none: the task's own. `settings` are those of
+    a recipe under dotted names.
+    """
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        task: str | Mapping[str, Any] | Task | Iterable[Mapping[str, Any]],
+        rewards: Sequence[str | Callable[..., Any]] = (),
+        settings: Mapping[str, Any] | None = None,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        tree: dict[str, Any] = {"model": {"id": model if isinstance(model, str) else IN_MEMORY}}
+        tree["task"] = _task_section(task)
+        tree["rewards"] = [{"function": _reward_name(reward)} for reward in rewards]
+        loaded = load_recipe(_with_settings(tree, settings or {}))
+        functions = [load_reward(r, folder=loaded.folder) if isinstance(r, str) else as_reward(r) for r in rewards]
+        given = Given(
+            policy=None if isinstance(model, str) else _maker(model, tokenizer),
+            task=_given_task(task, loaded.recipe),
+            rewards=functions or None,
+        )
+        self._become(loaded, given, reporter or QuietReporter())
+
+    @classmethod
+    def from_recipe(cls, loaded: LoadedRecipe, reporter: Reporter | None = None) -> Trainer:
+        """The trainer of a recipe.
+
+        Example: `Trainer.from_recipe(load_recipe("recipe.toml", ["optimizer.lr=2e-5"])).train()`
+        """
+        trainer = cls.__new__(cls)
+        trainer._become(loaded, Given(), reporter or QuietReporter())
+        return trainer
+
+    def _become(self, loaded: LoadedRecipe, given: Given, reporter: Reporter) -> None:
+        self._loaded = loaded
+        self._given = given
+        self._reporter = reporter
+        self._parts: Parts | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """The policy, the task and the prompts; loaded when first asked for."""
+        if self._parts is None:
+            self._parts = build(self._loaded, self._given)
+            for prompts in (self._parts.train, self._parts.held_out):
+                if prompts is not None and prompts.report.dropped + prompts.report.truncated:
+                    self._reporter.message(str(prompts.report))
+        return self._parts
+
+    @property
+    def policy(self) -> Policy:
+        """The policy, trained or not yet."""
+        return self.parts.policy
+
+    def train(self) -> RunFolder:
+        """Train by GRPO; returns the run's folder, which holds everything, the trained model included."""
+        return self._run(train)
+
+    def sft(self) -> RunFolder:
+        """Train on demonstrations; returns the run's folder."""
+        return self._run(sft)
+
+    def save(self, folder: str | Path, *, merge: bool = True) -> None:
+        """Write the model so that plain transformers loads it; `merge=False` keeps a LoRA adapter apart."""
+        save_policy(self.policy, Path(folder), merge=merge)
+
+    def _run(self, loop: Loop) -> RunFolder:
+        section = self._loaded.recipe.run
+        # A folder that is taken is said before a model is loaded, and made only when everything is there.
+        RunFolder.check_free(Path(section.folder), section.name)
+        parts = self.parts
+        with RunFolder.create(Path(section.folder), section.name, self._loaded, _identity(parts)) as run:
+            try:
+                run_to_end(loop(parts, run, self._reporter))
+            except KeyboardInterrupt:
+                save_policy(parts.policy, run.model_path)
+                self._reporter.message(f"interrupted; the model as it was is in {run.model_path}")
+                raise
+            save_policy(parts.policy, run.model_path)
+        return run
+
+
+def run_to_end(work: Coroutine[Any, Any, None]) -> None:
+    """Run it, also where an event loop is running already, as in a notebook: then in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+        return
+    failure: list[BaseException] = []
+
+    def alone() -> None:
+        try:
+            asyncio.run(work)
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=alone)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+
+
+def _identity(parts: Parts) -> dict[str, Any]:
+    policy = parts.policy
+    trained = sum(parameter.numel() for parameter in policy.trainable().values())
+    return {
+        "device": str(policy.device),
+        "dtype": str(policy.dtype).removeprefix("torch."),
+        "architecture": type(policy.model).__name__,
+        "attention": policy.attention,
+        "why_plain": policy.why_plain or None,
+        "parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
+        "trained_parameters": trained,
+        "problems": len(parts.train.problems),
+        "held_out": 0 if parts.held_out is None else len(parts.held_out.problems),
+    }
+
+
+def _maker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[Recipe], Policy]:
+    if tokenizer is None:
+        raise RecipeError("Trainer(model=...) was given a model object: give its tokenizer too, as tokenizer=...")
+
+    def make(recipe: Recipe) -> Policy:
+        cast(nn.Module, model).to(pick_device(recipe.model.device))
+        return prepare_policy(model, tokenizer, recipe.model, recipe.lora)
+
+    return make
+
+
+def _task_section(task: object) -> dict[str, Any]:
+    if isinstance(task, str):
+        return {"kind": task}
+    if isinstance(task, Mapping):
+        return dict(task)
+    return {"kind": "dataset", "path": IN_MEMORY}
+
+
+def _given_task(task: Any, recipe: Recipe) -> Task | None:
+    if isinstance(task, Task):
+        return task
+    if isinstance(task, str | Mapping):
+        return None
+    section = recipe.task
+    assert section.kind == "dataset"
+    return rows(
+        task,
+        columns=section.columns,
+        hold_out=section.hold_out,
+        limit=section.limit,
+        system_prompt=section.system_prompt,
+        seed=recipe.seed,
+    )
+
+
+def _reward_name(reward: str | Callable[..., Any]) -> str:
+    return reward if isinstance(reward, str) else f"{IN_MEMORY} {name_of(reward)}"
+
+
+def _with_settings(tree: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"train.steps": 10}` and `{"train": {"steps": 10}}` mean the same."""
+    for dotted, value in settings.items():
+        *path, last = dotted.split(".")
+        branch = tree
+        for name in path:
+            branch = branch.setdefault(name, {})
+        if isinstance(value, Mapping) and isinstance(branch.get(last), dict):
+            branch[last] |= value
+        else:
+            branch[last] = value
+    return tree

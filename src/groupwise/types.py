@@ -1,0 +1,97 @@
+"""The nouns of groupwise: frozen, stdlib only, and the only things that cross from room to room.
+
+A **Problem** is put to the policy G times; what comes back are **Completions**; graded they are **Rollouts**;
+a problem with its rollouts is a **Group**, and a group is never torn apart:
+
+    Problem("p7", "2+2=?", {"answer": "4"})
+      └─ Group
+           ├─ trunk     prompt_ids  (17, 10, 17, 28, 30)
+           └─ branches  rollouts    (Rollout(completion=..., reward=1.0, advantage=0.94), ...)
+
+Axis letters used all over the code: `_Q` problems, `_G` rollouts of one group, `_R` rollouts of many groups in a row,
+`_T` packed tokens. So `rewards_G` is a group's rewards and `logprobs_T` one number per packed token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Message: TypeAlias = Mapping[str, Any]
+"""A chat message, `{"role": "user", "content": "..."}`."""
+
+Prompt: TypeAlias = str | tuple[Message, ...]
+"""Plain text, or a conversation that the tokenizer's chat template renders."""
+
+FinishReason: TypeAlias = Literal["stop", "length"]
+"""`stop`: an end token or a stop string. `length`: cut by the token limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One row of a task: a prompt and whatever its rewards need to know (answer, ...).
+
+    Example: `Problem(id="gsm8k/train/0", prompt="Natalia sold ...", columns={"answer": "72"})`
+    """
+
+    id: str
+    prompt: Prompt
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an engine draws tokens.
+
+    The logprob of a token is, everywhere in groupwise, `log_softmax(logits / temperature)` of that token in fp32 over
+    the whole vocabulary: `top_p`, `top_k`, `min_p` and `repetition_penalty` change which tokens are drawn, never the
+    number reported for them. `temperature = 0` takes the likeliest token and reports its logprob at temperature 1.
+    """
+
+    max_new_tokens: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine returned for one branch: the ids that were drawn (end token included) and their logprobs.
+
+    `text` is without special tokens and without the stop string. `len(token_ids) == len(logprobs)` always.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A completion and its grade. `reward` is the weighted sum of the parts; `None` means that no function graded it,
+    and such a rollout takes no part in its group's mean, std or gradient."""
+
+    completion: Completion
+    reward_parts: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    reward: float | None = None
+    advantage: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A problem, its prompt's token ids (the trunk) and its G rollouts (the branches)."""
+
+    problem: Problem
+    prompt_ids: tuple[int, ...]
+    rollouts: tuple[Rollout, ...]
+
+    @property
+    def rewards_G(self) -> list[float | None]:
+        """The group's rewards, in branch order."""
+        return [rollout.reward for rollout in self.rollouts]

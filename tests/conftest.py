@@ -1,0 +1,16 @@
+"""Every test process: one torch thread, no network, no chatter. Set before anything imports torch or transformers."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+# No deadline: machines that are shared pause. The same examples for everybody: a failure is seen by all, or by none.
+settings.register_profile("groupwise", deadline=None, derandomize=True)
+settings.load_profile("groupwise")
