@@ -1,5 +1,6 @@
 """Advantages against numbers worked by hand, and the cases in which a group has nothing to say."""
 
+import itertools
 import math
 
 import pytest
@@ -50,7 +51,7 @@ def test_an_ungraded_rollout_takes_no_part():
     "rewards_G",
     [[], [None], [None, None], [7.0], [None, 7.0], [0, 0, 0], [0.1] * 3, [0.1] * 10, [1 / 3] * 49, [-2.8, -2.8, None]],
 )
-def test_a_group_that_says_nothing_has_advantages_of_exactly_zero(name, rewards_G):  # noqa: N803
+def test_a_group_that_says_nothing_has_advantages_of_exactly_zero(name, rewards_G):
     assert ADVANTAGES[name]([rewards_G]) == [[0.0] * len(rewards_G)]
 
 
@@ -79,17 +80,17 @@ rewards = st.lists(st.none() | st.floats(-100, 100).map(lambda x: round(x, 3)), 
 
 @pytest.mark.parametrize("name", ADVANTAGES)
 @given(rewards)
-def test_advantages_sum_to_zero_and_follow_the_rewards(name, rewards_G):  # noqa: N803
+def test_advantages_sum_to_zero_and_follow_the_rewards(name, rewards_G):
     (advantages_G,) = ADVANTAGES[name]([rewards_G])
     assert all(type(value) is float for value in advantages_G)
     assert math.fsum(advantages_G) == pytest.approx(0, abs=1e-9)
     graded = sorted((r, a) for r, a in zip(rewards_G, advantages_G, strict=True) if r is not None)
-    assert all(a2 > a1 if r2 > r1 else a2 == a1 for (r1, a1), (r2, a2) in zip(graded, graded[1:], strict=False))
+    assert all(a2 > a1 if r2 > r1 else a2 == a1 for (r1, a1), (r2, a2) in itertools.pairwise(graded))
 
 
 @pytest.mark.parametrize("name", ADVANTAGES)
 @given(rewards, st.floats(-100, 100), st.randoms())
-def test_neither_a_constant_nor_the_order_matters(name, rewards_G, constant, random):  # noqa: N803
+def test_neither_a_constant_nor_the_order_matters(name, rewards_G, constant, random):
     places = list(range(len(rewards_G)))
     random.shuffle(places)
     moved = [None if rewards_G[i] is None else rewards_G[i] + constant for i in places]
@@ -98,7 +99,7 @@ def test_neither_a_constant_nor_the_order_matters(name, rewards_G, constant, ran
 
 
 @given(rewards)
-def test_normalized_advantages_have_a_spread_of_one(rewards_G):  # noqa: N803
+def test_normalized_advantages_have_a_spread_of_one(rewards_G):
     (advantages_G,) = group_normalized([rewards_G])
     graded = [r for r in rewards_G if r is not None]
     if len(set(graded)) > 1:

@@ -10,12 +10,10 @@ from torch import tensor
 
 from groupwise.maths.divergences import DIVERGENCES, LARGEST_EXPONENT, k2, k3
 
-torch.set_num_threads(1)
-
 
 def value_and_gradient(divergence, logprob, reference, dtype=torch.float64):
-    logprobs_T = tensor([logprob], dtype=dtype, requires_grad=True)  # noqa: N806
-    kl_T = divergence(logprobs_T, tensor([reference], dtype=dtype))  # noqa: N806
+    logprobs_T = tensor([logprob], dtype=dtype, requires_grad=True)
+    kl_T = divergence(logprobs_T, tensor([reference], dtype=dtype))
     kl_T.sum().backward()
     return kl_T.item(), logprobs_T.grad.item()
 
@@ -84,5 +82,5 @@ def test_on_the_other_side_k3_grows_linearly_and_keeps_its_gradient():
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_gradients_equal_finite_differences(name):
     generator = torch.Generator().manual_seed(1)
-    logprobs_T, reference_T = -torch.rand(2, 50, dtype=torch.float64, generator=generator) * 5  # noqa: N806
+    logprobs_T, reference_T = -torch.rand(2, 50, dtype=torch.float64, generator=generator) * 5
     assert torch.autograd.gradcheck(DIVERGENCES[name], (logprobs_T.requires_grad_(), reference_T))

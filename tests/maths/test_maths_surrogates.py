@@ -9,8 +9,6 @@ from torch import tensor
 from groupwise.maths.surrogates import LARGEST_LOG_RATIO, SURROGATES, clipped_ratio
 from groupwise.maths.tables import bind
 
-torch.set_num_threads(1)
-
 CLIP = {"clip_low": 0.2, "clip_high": 0.28}
 
 
@@ -79,8 +77,8 @@ def test_an_absurd_ratio_has_a_finite_loss_and_no_gradient(log_ratio, advantage,
 
 @pytest.mark.parametrize(("new", "old"), [(-math.inf, -2.0), (-2.0, -math.inf)])
 def test_a_token_that_cannot_occur_on_one_side_is_an_absurd_ratio(new, old):
-    new_T = tensor([new], requires_grad=True)  # noqa: N806
-    loss_T = clipped_ratio(new_T, tensor([old]), tensor([-1.0]), tensor([0]), **CLIP)  # noqa: N806
+    new_T = tensor([new], requires_grad=True)
+    loss_T = clipped_ratio(new_T, tensor([old]), tensor([-1.0]), tensor([0]), **CLIP)
     loss_T.sum().backward()
     assert loss_T.isfinite().all() and new_T.grad.item() == 0.0
 
@@ -92,11 +90,11 @@ def test_up_to_the_cut_nothing_changes():
 
 def test_gradients_equal_finite_differences():
     generator = torch.Generator().manual_seed(0)
-    log_ratio_T, advantages_T = torch.randn(2, 200, dtype=torch.float64, generator=generator)  # noqa: N806
+    log_ratio_T, advantages_T = torch.randn(2, 200, dtype=torch.float64, generator=generator)
     edges = tensor([math.log(0.8), math.log(1.28)])
     smooth = (log_ratio_T[:, None] - edges).abs().min(-1).values > 1e-3  # the kinks have no derivative
-    new_T = log_ratio_T[smooth].requires_grad_()  # noqa: N806
-    advantages_T = advantages_T[smooth]  # noqa: N806
+    new_T = log_ratio_T[smooth].requires_grad_()
+    advantages_T = advantages_T[smooth]
 
     def loss(new):
         return clipped_ratio(new, torch.zeros_like(new), advantages_T, torch.zeros(len(new)).long(), **CLIP)
@@ -112,6 +110,6 @@ def test_old_logprobs_and_advantages_get_no_gradient_of_their_own_accord():
 
 def test_no_tokens_are_no_loss():
     empty = torch.zeros(0, requires_grad=True)
-    loss_T = bind(SURROGATES, "clipped_ratio", CLIP)(empty, empty.detach(), empty.detach(), torch.zeros(0).long())  # noqa: N806
+    loss_T = bind(SURROGATES, "clipped_ratio", CLIP)(empty, empty.detach(), empty.detach(), torch.zeros(0).long())
     loss_T.sum().backward()
     assert loss_T.shape == (0,) and empty.grad.shape == (0,)

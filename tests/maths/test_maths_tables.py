@@ -33,7 +33,9 @@ def test_a_setting_of_zero_is_a_setting():
 def test_an_unknown_name_lists_what_there_is_and_what_was_meant():
     with pytest.raises(RecipeError) as caught:
         bind(TOYS, "scalde", {})
-    assert str(caught.value) == 'toy = "scalde": there is no such entry. Did you mean "scaled"? There are: plain, scaled'
+    assert (
+        str(caught.value) == 'toy = "scalde": there is no such entry. Did you mean "scaled"? There are: plain, scaled'
+    )
 
 
 def test_a_name_that_resembles_nothing_gets_no_guess():

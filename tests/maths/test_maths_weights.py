@@ -10,13 +10,11 @@ from groupwise.errors import RecipeError
 from groupwise.maths.tables import bind
 from groupwise.maths.weights import WEIGHTS
 
-torch.set_num_threads(1)
-
 SETTINGS = {"max_new_tokens": 5}
 
 
 def weights(name, lengths, groups):
-    weight_R = bind(WEIGHTS, name, SETTINGS)(tensor(lengths).long(), tensor(groups).long())  # noqa: N806
+    weight_R = bind(WEIGHTS, name, SETTINGS)(tensor(lengths).long(), tensor(groups).long())
     assert weight_R.dtype == torch.float64
     return weight_R.tolist()
 

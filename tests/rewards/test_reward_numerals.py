@@ -36,6 +36,8 @@ from groupwise.rewards.numerals import is_integer
         ("１２", 12),  # full-width digits, as Chinese models write them
         ("= 12", 12),
         ("(5)", 5),
+        ("(-5)", -5),
+        ("covid-19", 19),
         ("7\x00", 7),
         ("\ud800 7", 7),
         ("0.1", Fraction(1, 10)),
@@ -69,6 +71,7 @@ def test_every_spelling_of_a_decimal_is_the_same_number(value, separators, curre
 def test_the_last_number_is_given_as_it_is_written():
     assert last_number("3 * 4 = 12 clips") == "12"
     assert last_number("from $5 to $1,200.50.") == "$1,200.50"
+    assert last_number("3-5") == "5" and last_number("3 -5") == "-5"
     assert last_number("no digits") is None
 
 

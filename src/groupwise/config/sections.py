@@ -106,6 +106,8 @@ class ArithmeticTask(TaskSection):
     """Problems to train on."""
     eval_size: int = Field(default=256, ge=1)
     """Held-out problems; none of them is ever trained on."""
+    worked: float = Field(default=1.0, ge=0, le=1)
+    """Share of the demonstrations that work the sum out; the others state the answer at once."""
 
 
 class Gsm8kTask(TaskSection):

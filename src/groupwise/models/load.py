@@ -36,7 +36,8 @@ def load_policy(section: ModelSection, lora: LoraSection | None = None) -> Polic
     """
     device = pick_device(section.device)
     base_id = adapter_base(section.id)
-    base = section if base_id is None else section.model_copy(update={"id": base_id, "revision": None})
+    # An adapter is a folder and has no revision: the one that is named pins its base.
+    base = section if base_id is None else section.model_copy(update={"id": base_id})
     own_tokenizer = base_id is None or (Path(section.id) / "tokenizer_config.json").is_file()
     tokenizer = _load_tokenizer(section if own_tokenizer else base)
     model = _load_model(base, pick_dtype(section.dtype, device), device)

@@ -34,6 +34,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeAlias, cast
 
 from groupwise.config import LoadedRecipe, load_recipe
+from groupwise.config.toml_text import toml_value
 from groupwise.errors import RunError
 from groupwise.runs import lock, names
 from groupwise.runs.evaluations import EvaluatedAnswer, read_answers, write_answers
@@ -188,10 +189,19 @@ class RunFolder:
         killed = holder is None or holder.alive() is False
         return "interrupted" if status == "running" and killed else status
 
-    def recipe(self) -> LoadedRecipe:
+    def recipe(self, overrides: Sequence[str] = ()) -> LoadedRecipe:
         """The recipe it was made with; relative paths in it start where they started then."""
-        loaded = load_recipe(self.path / "recipe.toml")
+        loaded = load_recipe(self.path / "recipe.toml", overrides)
         return replace(loaded, folder=Path(str(self.identity.get("recipe_folder", loaded.folder))))
+
+    def trained_recipe(self, overrides: Sequence[str] = ()) -> LoadedRecipe:
+        """The same recipe with the model that was trained in place of the one that training began with.
+
+        Without LoRA: an adapter that was trained is merged when it is loaded. Example:
+        `Trainer.from_recipe(RunFolder.open(Path("runs/demo")).trained_recipe(["evaluation.problems=500"])).evaluate()`
+        """
+        trained = toml_value(str(self.trained_model().absolute()))
+        return self.recipe([f"model.id={trained}", "lora=none", *overrides])
 
     def trained_model(self) -> Path:
         """The folder of the trained model; an error if there is none yet."""

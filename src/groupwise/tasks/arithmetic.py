@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from groupwise.errors import TaskError
@@ -36,13 +37,15 @@ def arithmetic(
     operations: Sequence[str] = ("+",),
     train_size: int = 20_000,
     eval_size: int = 256,
+    worked: float = 1.0,
     system_prompt: str | None = None,
     seed: int = 0,
 ) -> Task:
-    """Problems with `terms` numbers of exactly `digits` digits each (1 to 9, 10 to 99, ...), no two alike, the same ones for the same seed.
+    """Problems with `terms` numbers of exactly `digits` digits each (1 to 9, 10 to 99, ...).
 
-    Raises a TaskError when there are not that many different problems. More training problems, or fewer, leave the
-    held-out ones as they are.
+    No two are alike, and the same seed gives the same ones. More training problems, or fewer, leave the held-out ones
+    as they are. `worked` is the share of the demonstrations that reason before they answer. Raises a TaskError when
+    there are not that many different problems.
 
     Example: `arithmetic(digits=2, terms=3, operations=["+", "-"], train_size=1000, eval_size=100)`
     """
@@ -55,14 +58,20 @@ def arithmetic(
         rewards=(as_reward(correctness), as_reward(tag_count)),
         is_correct=_is_correct,
         system_prompt=system_words(system_prompt, SYSTEM_PROMPT, "arithmetic"),
-        demonstrations=demonstrate,
+        demonstrations=partial(demonstrate, worked=worked),
     )
 
 
-def demonstrate(problem: Problem) -> str:
-    """The problem worked out with its carries, in the tags. Needs no model: it is computed from the numbers."""
-    reasoning = worked_out(problem.columns["terms"])
-    return f"<reasoning>{reasoning}</reasoning><answer>{problem.columns['answer']}</answer>"
+def demonstrate(problem: Problem, *, worked: float = 1.0) -> str:
+    """A correct completion in the tags. Needs no model: it is computed from the numbers.
+
+    The share `worked` of all problems is worked out with its carries, the rest is answered at once; which is which
+    depends on the problem alone.
+    """
+    answer = f"<answer>{problem.columns['answer']}</answer>"
+    if random.Random(problem.id).random() >= worked:
+        return answer
+    return f"<reasoning>{worked_out(problem.columns['terms'])}</reasoning>{answer}"
 
 
 class _Space:

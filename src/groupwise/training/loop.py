@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from groupwise.engines.embedded import EmbeddedEngine
+from groupwise.engines.engine import Engine
 from groupwise.learner.algorithm import Algorithm
 from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
@@ -23,23 +24,7 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
     recipe = parts.recipe
     engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
     algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens)
-    learner = Learner(
-        parts.policy,
-        algorithm,
-        recipe.learner,
-        recipe.optimizer,
-        reference=recipe.reference,
-        temperature=recipe.sampling.temperature,
-        total_steps=recipe.train.steps,
-    )
-    rollouts = Rollouts(
-        engine,
-        parts.rewards,
-        sampling_of(recipe),
-        group_size=recipe.train.group_size,
-        prompt_ids=dict(zip((p.id for p in parts.train.problems), parts.train.prompt_ids, strict=True)),
-        seed=recipe.seed,
-    )
+    learner, rollouts = learner_of(parts, algorithm), rollouts_of(parts, engine)
     examination = Examination(parts, engine, run, reporter)
     trackers = open_trackers(
         recipe.run.trackers,
@@ -77,10 +62,36 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
         reporter.finished()
 
 
+def learner_of(parts: Parts, algorithm: Algorithm) -> Learner:
+    """Who moves the policy."""
+    recipe = parts.recipe
+    return Learner(
+        parts.policy,
+        algorithm,
+        recipe.learner,
+        recipe.optimizer,
+        reference=recipe.reference,
+        temperature=recipe.sampling.temperature,
+        total_steps=recipe.train.steps,
+    )
+
+
+def rollouts_of(parts: Parts, engine: Engine) -> Rollouts:
+    """Who samples groups and has them graded."""
+    return Rollouts(
+        engine,
+        parts.rewards,
+        sampling_of(parts.recipe),
+        group_size=parts.recipe.train.group_size,
+        prompt_ids=dict(zip((p.id for p in parts.train.problems), parts.train.prompt_ids, strict=True)),
+        seed=parts.recipe.seed,
+    )
+
+
 class Examination:
     """Evaluations of one run: the same problems each time, every answer kept, the last compared with the first."""
 
-    def __init__(self, parts: Parts, engine: EmbeddedEngine, run: RunFolder, reporter: Reporter) -> None:
+    def __init__(self, parts: Parts, engine: Engine, run: RunFolder, reporter: Reporter) -> None:
         self._run = run
         self._reporter = reporter
         self._first: Evaluation | None = None
@@ -101,7 +112,7 @@ class Examination:
         self._reporter.evaluated(label, words)
 
 
-def examiner_of(parts: Parts, engine: EmbeddedEngine) -> Examiner:
+def examiner_of(parts: Parts, engine: Engine) -> Examiner:
     """Who evaluates on the task's held-out problems."""
     assert parts.held_out is not None
     section = parts.recipe.evaluation
