@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from groupwise.types import Completion, Group, Problem, Rollout
 
 LETTERS = [chr(code) for code in range(32, 127)] + ["\n"]
 
@@ -40,3 +45,59 @@ def char_tokenizer(
 def ids_of(text: str) -> tuple[int, ...]:
     """The ids that `char_tokenizer` has for the characters, without special tokens around them."""
     return tuple(4 + LETTERS.index(character) for character in text)
+
+
+def tiny_model(
+    kind: str = "qwen2",
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    context: int = 64,
+    loudness: float = 1.0,
+):
+    """An untrained model over the characters of `char_tokenizer`: two layers, 16 wide, some thousand parameters.
+
+    "gpt2" computes all of itself in the dtype that it is given; "qwen2" normalises in fp32 even in fp64. `loudness`
+    scales the embeddings, which are the head too: at 1 all tokens are about as likely, whatever the layers say.
+    """
+    width, vocabulary = 16, len(LETTERS) + 4
+    ends = {"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if kind == "gpt2":
+            model = GPT2LMHeadModel(
+                GPT2Config(vocab_size=vocabulary, n_embd=width, n_layer=2, n_head=2, n_positions=context, **ends)
+            )
+        else:
+            model = Qwen2ForCausalLM(
+                Qwen2Config(
+                    vocab_size=vocabulary,
+                    hidden_size=width,
+                    intermediate_size=2 * width,
+                    num_hidden_layers=2,
+                    num_attention_heads=2,
+                    num_key_value_heads=1,
+                    max_position_embeddings=context,
+                    tie_word_embeddings=True,
+                    **ends,
+                )
+            )
+    model.get_output_embeddings().weight.data.mul_(loudness)
+    return model.to(dtype)
+
+
+def graded_group(
+    prompt_ids: Sequence[int],
+    *branches: tuple[Sequence[int], float | None],
+    identity: str = "p",
+    advantage: float = 0.0,
+) -> Group:
+    """A group of (token ids, reward) pairs. Logprobs are nonsense; advantages are all the same.
+
+    Example: `graded_group(ids_of("2+2="), (ids_of("4"), 1.0), (ids_of("5"), 0.0))`
+    """
+    rollouts = [
+        Rollout(Completion(tuple(ids), (-9.0,) * len(ids), "length", ""), {"judge": reward}, reward, advantage)
+        for ids, reward in branches
+    ]
+    return Group(Problem(identity, "", {}), tuple(prompt_ids), tuple(rollouts))

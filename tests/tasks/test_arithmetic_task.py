@@ -11,23 +11,34 @@ def key(problem):
 
 
 def test_carries_worked_by_hand():
-    assert worked_out([347, 589]) == "7+9=16, 4+8+1=13, 3+5+1=9 so 936"
-    assert added(95, 8) == "5+8=13, 9+0+1=10, 1"
-    assert added(12, 34) == "2+4=6, 1+3=4"
-    assert added(0, 0) == "0+0=0"
+    assert worked_out([347, 589]) == "7+9+0=16;4+8+1=13;3+5+1=09"
+    assert added(95, 8) == "5+8+0=13;9+0+1=10"
+    assert added(12, 34) == "2+4+0=06;1+3+0=04"
+    assert added(0, 0) == "0+0+0=00"
 
 
 def test_differences_worked_by_hand():
-    assert subtracted(523, 87) == "13-7=6, 12-8-1=3, 5-0-1=4"
-    assert subtracted(1000, 1) == "10-1=9, 10-0-1=9, 10-0-1=9, 1-0-1=0"
-    assert worked_out([12, -45]) == "5-2=3, 4-1=3 so -33"
+    assert subtracted(523, 87) == "13-7-0=6;12-8-1=3;5-0-1=4"
+    assert subtracted(1000, 1) == "10-1-0=9;10-0-1=9;10-0-1=9;1-0-1=0"
+    assert worked_out([12, -45]) == "5-2-0=3;4-1-0=3"
 
 
 def test_chains_keep_a_running_total():
-    assert worked_out([5, 3, -9]) == "5+3=8 so 8\n9-8=1 so -1"
-    assert worked_out([5, -9, -3]) == "9-5=4 so -4\n4+3=7 so -7"
-    assert worked_out([5, -9, 3]) == "9-5=4 so -4\n4-3=1 so -1"
-    assert worked_out([5, -9, 6]) == "9-5=4 so -4\n6-4=2 so 2"
+    assert worked_out([5, 3, -9]) == "5+3+0=08 so 8\n9-8-0=1"
+    assert worked_out([5, -9, -3]) == "9-5-0=4 so -4\n4+3+0=07"
+    assert worked_out([5, -9, 3]) == "9-5-0=4 so -4\n4-3-0=1"
+    assert worked_out([5, -9, 6]) == "9-5-0=4 so -4\n6-4-0=2"
+
+
+def test_only_a_share_of_the_demonstrations_reasons_and_all_are_correct():
+    task = arithmetic(digits=2, train_size=1000, eval_size=10, worked=0.25)
+    shown = [task.demonstrations(problem) for problem in task.train]
+    assert 200 < sum("<reasoning>" in text for text in shown) < 300
+    assert all(task.is_correct(text, problem.columns) for text, problem in zip(shown, task.train, strict=True))
+    assert shown == [task.demonstrations(problem) for problem in task.train]
+    assert {len(text) for text in shown if "<reasoning>" not in text} <= {
+        len("<answer>99</answer>") + n for n in (0, 1)
+    }
 
 
 @pytest.mark.parametrize("operations", [["+"], ["-"], ["+", "-"]])
@@ -47,15 +58,13 @@ def test_every_demonstration_is_correct(digits, terms, operations):
 @pytest.mark.parametrize("digits", [1, 2, 3, 6])
 def test_the_columns_of_a_demonstration_add_up(digits):
     for problem in arithmetic(digits=digits, operations=["+", "-"], train_size=50, eval_size=10).train:
-        reasoning = worked_out(problem.columns["terms"])
-        columns, _, result = reasoning.rpartition(" so ")
-        read = ""
-        for column in columns.split(", "):
+        read = right = ""
+        for column in worked_out(problem.columns["terms"]).split(";"):
             left, _, right = column.rpartition("=")
             parts = left.replace("-", "+-").split("+")
-            assert left == "" or sum(int(part) for part in parts) == int(right)
+            assert sum(int(part) for part in parts) == int(right)
             read = right[-1] + read
-        assert abs(int(result)) == int(read)
+        assert abs(int(problem.columns["answer"])) == int(right[:-1] + read)
 
 
 def test_no_held_out_problem_is_trained_on_not_even_rearranged():

@@ -39,7 +39,7 @@ def demo(
     common = [f"seed={seed}", f'run.folder="{folder}"']
     with TerminalReporter(console) as reporter:
         untrained = folder / f"{name}-untrained"
-        write_small_model(untrained, seed=seed)
+        write_small_model(untrained, hidden=160, seed=seed)
         console.print(f"1/2  An untrained model ({untrained}) learns from correct demonstrations.")
         first = [f'model.id="{untrained}"', f"run.name={name}-warm-start"]
         warm = Trainer.from_recipe(load_recipe(RECIPES / "demo_warm_start.toml", [*common, *first]), reporter).sft()

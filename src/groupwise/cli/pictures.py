@@ -3,6 +3,7 @@
     sparkline([0.1, 0.4, 0.9])                    ▂▄█
     console.print(curve(rewards, width=60))       an area with its scale at the left and the steps below
     console.print(side_by_side(before, after))    a table of the same problems, answered twice
+    console.print(answers_table(answers))         a table of some wrong and some right answers
 
 `ascii_only` draws with plain characters, for output that is not UTF-8 (`console.options.ascii_only`). What a model
 wrote reaches the screen through `safe_text` and as `Text`, never as markup.
@@ -88,6 +89,31 @@ def side_by_side(
         expected = [_excerpt(str(first.problem.columns.get("answer", "")))] if has_answer else []
         question = _excerpt(_question(first.problem.prompt))
         table.add_row(question, *expected, _marked(first, ascii_only), _marked(second, ascii_only))
+    return table
+
+
+def answers_table(
+    answers: Sequence[EvaluatedAnswer], limit: int = 3, ascii_only: bool = False, *, judged: bool = True
+) -> Table:
+    """The first `limit` greedy answers that are wrong and the first that are right, in the order they were asked.
+
+    `judged` says that the task knows right from wrong; without it they are the first `limit` answers.
+    """
+    greedy = [answer for answer in answers if answer.greedy]
+    wrong, right = ([a for a in greedy if a.correct is truth] for truth in (False, True))
+    shown = [*wrong[:limit], *right[:limit]]
+    title = f"{len(wrong[:limit])} of {len(wrong)} wrong and {len(right[:limit])} of {len(right)} right answers"
+    if not judged:
+        shown = greedy[:limit]
+        title = f"the first {len(shown)} of {len(greedy)} answers"
+    table = Table(title=Text(title, style="dim"), title_justify="left", box=box.SIMPLE_HEAD)
+    has_answer = any("answer" in answer.problem.columns for answer in shown)
+    for heading in ("problem", *(["expected"] if has_answer else []), "answered"):
+        table.add_column(heading, overflow="fold")
+    for answer in shown:
+        expected = [_excerpt(str(answer.problem.columns.get("answer", "")))] if has_answer else []
+        answered = _marked(answer, ascii_only) if judged else _excerpt(answer.completion.text or "(nothing)")
+        table.add_row(_excerpt(_question(answer.problem.prompt)), *expected, answered)
     return table
 
 

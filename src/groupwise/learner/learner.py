@@ -8,6 +8,7 @@ sum, backward; then clip and step.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -46,7 +47,10 @@ class Learner:
         self._section = section
         self._temperature = temperature
         updates = total_steps * section.passes * section.updates_per_batch
-        self.optimizer = PolicyOptimizer(policy.trainable(), optimizer, updates)
+        # By the precision of the forward pass, not of what is trained: under LoRA that is fp32 in any case.
+        half = policy.dtype is torch.float16
+        self.optimizer = PolicyOptimizer(policy.trainable(), optimizer, updates, loss_scaling=half)
+        self._dtype = torch.promote_types(policy.dtype, torch.float32)
         self.reference = Reference(policy, reference) if algorithm.beta > 0 else None
         self._steps = 0
 
@@ -62,8 +66,11 @@ class Learner:
         for _ in range(self._section.passes):
             for micro_batches in updates:
                 for micro_batch in micro_batches:
-                    loss = self._loss(micro_batch, old_T, reference_T, report)
-                    self.optimizer.backward(loss)
+                    # The backward pass too: what checkpointing recomputes must be what the forward pass computed.
+                    with self.policy.training():
+                        loss = self._loss(micro_batch, old_T, reference_T, report)
+                        self.optimizer.backward(loss)
+                    await asyncio.sleep(0)  # where an interruption takes effect
                 report.observe_step(self.optimizer.learning_rate, self.optimizer.step())
         self._steps += 1
         if self.reference is not None:
@@ -82,8 +89,7 @@ class Learner:
         report: UpdateReport,
     ) -> Tensor:
         """This micro-batch's share of -J."""
-        with self.policy.training():
-            logprobs_T, entropies_T = self._logprobs(batch, with_entropy=True)
+        logprobs_T, entropies_T = self._logprobs(batch, with_entropy=True)
         # Strictly on policy the old logprobs are the new ones, and so is their rounding: the ratio is exactly 1.
         anchor_T = logprobs_T.detach() if old_T is None else old_T[batch.places_T]
         loss_T = self._algorithm.surrogate(logprobs_T, anchor_T, batch.advantages_T, batch.rollout_T)
@@ -105,6 +111,7 @@ class Learner:
                 self._algorithm.weights,
                 token_budget=self._section.token_budget,
                 device=self.policy.device,
+                dtype=self._dtype,
                 first_place=place,
                 skip_silent=self.reference is None,
             )
@@ -132,7 +139,7 @@ class Learner:
         """One logprob per completion token of the batch, by its place."""
         batches = [batch for micro_batches in updates for batch in micro_batches]
         places = max((int(batch.places_T[-1]) + 1 for batch in batches), default=0)
-        logprobs = torch.zeros(places, device=self.policy.device)
+        logprobs = torch.zeros(places, dtype=self._dtype, device=self.policy.device)
         with as_policy:
             for batch in batches:
                 values_T = batch.sampled_T if sampled else self._logprobs(batch, with_entropy=False)[0]

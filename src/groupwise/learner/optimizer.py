@@ -34,7 +34,14 @@ class PolicyOptimizer:
         gradient_norm = optimizer.step()
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], section: OptimizerSection, total_updates: int) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        section: OptimizerSection,
+        total_updates: int,
+        *,
+        loss_scaling: bool = False,
+    ) -> None:
         if not parameters:
             raise LearnerError("the policy has no trainable parameter")
         self._section = section
@@ -42,9 +49,8 @@ class PolicyOptimizer:
         self._parameters = list(parameters.values())
         self._masters = [_master(parameter) for parameter in self._parameters]
         self._optimizer = _adamw(parameters, self._masters, section)
-        half = any(parameter.dtype is torch.float16 for parameter in self._parameters)
-        self._scale = 2.0**14 if half else 1.0
-        self._scaled = half
+        self._scale = 2.0**14 if loss_scaling else 1.0
+        self._scaled = loss_scaling
         self._clean_steps = 0
         self.updates = 0
         """Updates made so far, skipped ones included: the schedule counts them."""
@@ -77,13 +83,12 @@ class PolicyOptimizer:
         if self._scale != 1.0:
             for gradient in gradients:
                 gradient.div_(self._scale)
-        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        total = torch.nn.utils.get_total_norm(gradients)
+        norm = float(total)
         if not math.isfinite(norm):
             self._refuse(norm)
             return math.inf
-        torch.nn.utils.clip_grads_with_norm_(
-            self._masters, self._section.max_grad_norm, torch.tensor(norm, device=self._masters[0].device)
-        )
+        torch.nn.utils.clip_grads_with_norm_(self._masters, self._section.max_grad_norm, total)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         for parameter, master in zip(self._parameters, self._masters, strict=True):
@@ -122,6 +127,20 @@ def schedule(section: OptimizerSection, update: int, total: int) -> float:
     return 1.0 - done if section.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
 
+def check_available(section: OptimizerSection, device: torch.device) -> None:
+    """Raise a `RecipeError` if this optimizer cannot run here."""
+    if section.kind != "adamw_8bit":
+        return
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise RecipeError(
+            'optimizer.kind = "adamw_8bit" needs bitsandbytes: pip install "groupwise[adamw_8bit]", or use "adamw"'
+        )
+    if device.type not in ("cuda", "xpu"):
+        raise RecipeError(
+            f'optimizer.kind = "adamw_8bit": bitsandbytes has no 8-bit optimizer for {device.type}. Use "adamw".'
+        )
+
+
 def _master(parameter: nn.Parameter) -> Tensor:
     if parameter.dtype in (torch.float32, torch.float64):
         return parameter
@@ -138,19 +157,8 @@ def _adamw(
     groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
     settings: dict[str, Any] = {"lr": section.lr, "betas": section.betas, "eps": section.eps}
     if section.kind == "adamw_8bit":
-        return _adamw_8bit(groups, settings, masters[0].device)
+        check_available(section, masters[0].device)
+        bitsandbytes = importlib.import_module("bitsandbytes")
+        return cast(torch.optim.Optimizer, bitsandbytes.optim.AdamW8bit(groups, **settings))
     fused = masters[0].device.type in ("cpu", "cuda", "mps")
     return torch.optim.AdamW(groups, fused=fused, **settings)
-
-
-def _adamw_8bit(groups: list[dict[str, Any]], settings: dict[str, Any], device: torch.device) -> torch.optim.Optimizer:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise RecipeError(
-            'optimizer.kind = "adamw_8bit" needs bitsandbytes: pip install "groupwise[adamw_8bit]", or use "adamw"'
-        )
-    if device.type not in ("cuda", "xpu"):
-        raise RecipeError(
-            f'optimizer.kind = "adamw_8bit": bitsandbytes has no 8-bit optimizer for {device.type}. Use "adamw".'
-        )
-    bitsandbytes = importlib.import_module("bitsandbytes")
-    return cast(torch.optim.Optimizer, bitsandbytes.optim.AdamW8bit(groups, **settings))

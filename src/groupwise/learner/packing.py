@@ -64,10 +64,11 @@ def pack(
     *,
     token_budget: int,
     device: torch.device,
+    dtype: torch.dtype = torch.float32,
     first_place: int = 0,
     skip_silent: bool = False,
 ) -> list[MicroBatch]:
-    """The micro-batches of one update.
+    """The micro-batches of one update. `dtype` is that of the loss.
 
     Ungraded rollouts (`reward is None`) train nothing: they count as empty. With `skip_silent` rollouts of advantage
     0 count in the weights but are not computed, since no term of the loss needs them. A group that alone is over the
@@ -82,7 +83,7 @@ def pack(
         for branch, weight in zip(branches, weights_R.tolist(), strict=True)
         if branch.token_ids and not (skip_silent and branch.advantage == 0)
     ]
-    return [_micro_batch(piece, device) for piece in _pieces(weighted, token_budget)]
+    return [_micro_batch(piece, device, dtype) for piece in _pieces(weighted, token_budget)]
 
 
 def trained_tokens(groups: Sequence[Group]) -> int:
@@ -135,19 +136,19 @@ def _by_group(weighted: Iterable[Weighted]) -> list[list[Weighted]]:
     return list(groups.values())
 
 
-def _micro_batch(piece: Sequence[Weighted], device: torch.device) -> MicroBatch:
+def _micro_batch(piece: Sequence[Weighted], device: torch.device, dtype: torch.dtype) -> MicroBatch:
     trees = [Tree(group[0][0].trunk, tuple(branch.token_ids for branch, _ in group)) for group in _by_group(piece)]
     lengths = torch.tensor([len(branch.token_ids) for branch, _ in piece])
 
     def spread(values: Sequence[float]) -> Tensor:
         """One value per rollout -> one per token."""
-        return torch.tensor(values, dtype=torch.float32).repeat_interleave(lengths).to(device)
+        return torch.tensor(values, dtype=dtype).repeat_interleave(lengths).to(device)
 
     return MicroBatch(
         trees=tuple(trees),
         advantages_T=spread([branch.advantage for branch, _ in piece]),
         weights_T=spread([weight for _, weight in piece]),
         rollout_T=torch.arange(len(piece)).repeat_interleave(lengths).to(device),
-        sampled_T=torch.tensor([x for branch, _ in piece for x in branch.logprobs], device=device),
+        sampled_T=torch.tensor([x for branch, _ in piece for x in branch.logprobs], dtype=dtype, device=device),
         places_T=torch.cat([torch.arange(b.place, b.place + len(b.token_ids)) for b, _ in piece]).to(device),
     )

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType] - untyped in torch
+from torch.utils.checkpoint import checkpoint
 
 Head: TypeAlias = Callable[[Tensor], Tensor]
 """Features [C, hidden] -> logits [C, V]. Any callable whose rows do not look at each other."""
@@ -64,7 +64,7 @@ def chunked_logprobs(
     entropy: Entropy = "differentiable" if entropy_gradient else "observed" if with_entropy else "none"
 
     def score(hidden_C: Tensor, targets_C: Tensor, wanted: Entropy) -> Scored:
-        return _apply(_ChosenLogprobs, head(hidden_C), targets_C, temperature, wanted)
+        return cast(Scored, _ChosenLogprobs.apply(head(hidden_C), targets_C, temperature, wanted))
 
     # No rows cost nothing, and show whether the head is trained and how wide its logits are.
     probe = head(hidden_T.detach()[:0])
@@ -72,7 +72,7 @@ def chunked_logprobs(
         return _joined([score(*piece, entropy) for piece in _pieces(hidden_T, targets_T, chunk)])
     # Features as wide as the logits come from a model whose head could not be told apart: then [T, H] is not small.
     if entropy != "differentiable" and not probe.requires_grad and hidden_T.shape[1] < probe.shape[1]:
-        return _apply(_FrozenHead, hidden_T, targets_T, score, chunk, entropy)
+        return cast(Scored, _FrozenHead.apply(hidden_T, targets_T, score, chunk, entropy))
     return _recomputed(score, _pieces(hidden_T, targets_T, chunk), entropy)
 
 
@@ -99,10 +99,6 @@ def _recomputed(score: Score, pieces: list[tuple[Tensor, Tensor]], entropy: Entr
 def _joined(parts: list[Scored]) -> Scored:
     entropies = [entropy_C for _, entropy_C in parts if entropy_C is not None]
     return torch.cat([logprobs_C for logprobs_C, _ in parts]), torch.cat(entropies) if entropies else None
-
-
-def _apply(function: type[torch.autograd.Function], *inputs: object) -> Scored:
-    return cast(Scored, function.apply(*inputs))  # pyright: ignore[reportUnknownMemberType] - untyped in torch
 
 
 class _FrozenHead(torch.autograd.Function):

@@ -21,8 +21,8 @@ from transformers import AttentionInterface, PreTrainedModel
 NAME = "groupwise_trunk_and_branch"
 
 HARMLESS = re.compile(
-    "attention_mask|cache_position|dropout|head_mask|is_causal|logits_to_keep|output_.*|past_key_values|position_.*"
-    "|return_dict|use_cache"
+    "cache_position|dropout|head_mask|is_causal|logits_to_keep|output_.*|past_key_values|position_embeddings"
+    "|position_ids|return_dict|use_cache"
 )
 """What transformers hands on that changes nothing in a causal self-attention without a cache of its own."""
 
@@ -60,6 +60,8 @@ def _attention(
     layout = cast("Layout | None", asked.pop("layout", None))
     if layout is None:
         raise UnsupportedError("the model does not hand its keyword arguments on to its attention")
+    if attention_mask is not None:
+        raise UnsupportedError("it makes an attention mask of its own")
     scaling = asked.pop("scaling", None)
     terms = Terms(
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
@@ -77,8 +79,8 @@ AttentionInterface.register(NAME, _attention)  # pyright: ignore[reportUnknownMe
 def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, terms: Terms) -> Tensor:
     """Attention of `query` [b, heads, q, dim] on `key`, `value` [b, kv heads, k, dim] -> [b, heads, q, dim].
 
-    `visible` is a boolean mask that broadcasts to [b, heads, q, k]; `None` means causal, the last query on the last
-    key.
+    `visible` is a boolean mask that broadcasts to [b, heads, q, k]; `None` means causal, with as many
+    queries as keys.
     """
     if terms.softcap is None:
         return F.scaled_dot_product_attention(
@@ -91,7 +93,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, te
     if visible is None:
         visible = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     scores = scores.masked_fill(~visible, float("-inf"))
-    return torch.matmul(torch.softmax(scores.float(), -1).to(value.dtype), value)
+    return torch.matmul(softmax(scores).to(value.dtype), value)
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Over the last axis, in fp32 or better."""
+    return torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 # What transformers knows about a model and keeps behind an underscore; asked for here and nowhere else.
@@ -100,6 +107,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, te
 def attention_name(model: PreTrainedModel) -> str:
     """The attention function that the model runs with."""
     return str(model.config._attn_implementation)  # pyright: ignore[reportPrivateUsage]
+
+
+def use_attention(model: PreTrainedModel, name: str) -> None:
+    """Let the model run with that attention function from now on."""
+    model.config._attn_implementation = name  # pyright: ignore[reportPrivateUsage]
 
 
 def attention_is_replaceable(model: PreTrainedModel) -> bool:

@@ -38,6 +38,11 @@ class Head:
     def of(cls, model: PreTrainedModel) -> Head:
         """Read what the architecture does behind its last matrix from its configuration."""
         settings = cast(Mapping[str, Any], model.config.get_text_config().to_dict())
-        scale = float(settings.get("logit_scale") or 1.0) / float(settings.get("logits_scaling") or 1.0)
+        scale = _number(settings.get("logit_scale")) / _number(settings.get("logits_scaling"))
         cap = settings.get("final_logit_softcapping")
         return cls(cast(nn.Module, model.get_output_embeddings()), scale, None if cap is None else float(cap))
+
+
+def _number(setting: Any) -> float:
+    """A factor, or 1 where there is none or where the setting means something else."""
+    return float(setting) if isinstance(setting, int | float) and setting else 1.0

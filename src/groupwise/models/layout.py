@@ -98,11 +98,12 @@ class PackedLayout:
         self._on_trunk = on_trunk
         self._blocks = [_Block(lines, packed.ids.device) for lines in _blocks(_lines(packed.spans))]
         self._order = torch.cat([block.places for block in self._blocks]).argsort()
-        self.windows_seen: set[tuple[nn.Module, int | None]] = set()
+        self.heard: list[tuple[nn.Module, int | None]] = []
+        """The layers that attended, in turn, each with the window that it named."""
 
     def attend(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, terms: Terms) -> Tensor:
         """See `Layout`. The row is [1, heads, tokens, dim]."""
-        self.windows_seen.add((layer, terms.window))
+        self.heard.append((layer, terms.window))
         if self._on_trunk is not None:
             for index, span in enumerate(self._spans):
                 self._on_trunk(layer, index, key[:, :, span.trunk], value[:, :, span.trunk])

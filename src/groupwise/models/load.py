@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -34,6 +35,12 @@ def load_policy(section: ModelSection, lora: LoraSection | None = None) -> Polic
 
     Example: `load_policy(ModelSection(id="Qwen/Qwen2.5-0.5B-Instruct"), LoraSection(r=16))`
     """
+    model, tokenizer = load_model(section)
+    return prepare_policy(model, tokenizer, section, lora)
+
+
+def load_model(section: ModelSection) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model, an adapter merged into its base, and the tokenizer, as they are: nothing is adapted or checked."""
     device = pick_device(section.device)
     base_id = adapter_base(section.id)
     # An adapter is a folder and has no revision: the one that is named pins its base.
@@ -43,7 +50,20 @@ def load_policy(section: ModelSection, lora: LoraSection | None = None) -> Polic
     model = _load_model(base, pick_dtype(section.dtype, device), device)
     if base_id is not None:
         model = apply_adapter(model, section.id)
-    return prepare_policy(model, tokenizer, section, lora)
+    return model, tokenizer
+
+
+def stored_dtype(section: ModelSection) -> Literal["fp32", "bf16", "fp16"]:
+    """The precision that the weights have where they are stored; of an adapter, those of its base."""
+    base_id = adapter_base(section.id)
+    try:
+        config = AutoConfig.from_pretrained(
+            base_id or section.id, revision=section.revision, trust_remote_code=section.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(_explain(section, error)) from error
+    names: dict[Any, Literal["bf16", "fp16"]] = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return names.get(config.dtype, "fp32")
 
 
 def prepare_policy(
@@ -86,9 +106,16 @@ def _load_model(section: ModelSection, dtype: torch.dtype, device: torch.device)
     where = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(section.id, **where)
-        model = AutoModelForCausalLM.from_pretrained(section.id, config=config, dtype=dtype, **where)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            section.id, config=config, dtype=dtype, output_loading_info=True, **where
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(_explain(section, error)) from error
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(
+            f'model.id = "{section.id}" holds no weights for {", ".join(missing[:3])}{", ..." if missing[3:] else ""}: '
+            f"they would be random numbers. Is it a causal language model, as {type(model).__name__} is?"
+        )
     return cast(PreTrainedModel, cast(nn.Module, model).to(device))
 
 
@@ -105,16 +132,16 @@ def _load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
 def _explain(section: ModelSection, error: Exception, part: str = "model") -> str:
     first = f"{error}".strip().splitlines()[0] if f"{error}".strip() else type(error).__name__
     path = Path(section.id)
+    if "contains custom code" in first:
+        return (
+            f'model.id = "{section.id}" comes with Python code of its own. If you trust it, set '
+            "model.trust_remote_code = true and pin model.revision."
+        )
     if path.is_dir():
         missing = "" if (path / "config.json").is_file() else " There is no config.json in it."
         return f'model.id = "{section.id}": no {part} could be loaded from this folder.{missing} ({first})'
     if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1:
         return f'model.id = "{section.id}": there is no such folder.'
-    if "trust_remote_code" in first:
-        return (
-            f'model.id = "{section.id}" comes with Python code of its own. If you trust it, set '
-            "model.trust_remote_code = true and pin model.revision."
-        )
     return (
         f'model.id = "{section.id}": no folder of that name here, and no {part} of that id could be loaded from the '
         f"hub. Check the spelling, the network and, for a gated model, `hf auth login`. ({first})"

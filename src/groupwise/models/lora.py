@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from groupwise.config.sections import LoraSection
@@ -30,18 +32,35 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
         lora_dropout=section.dropout,
         target_modules=section.targets,
     )
+    names = {name for name, _ in model.named_modules()}
+    listed = section.targets if isinstance(section.targets, list) else []
+    if unknown := [t for t in listed if not any(name == t or name.endswith(f".{t}") for name in names)]:
+        raise _misfit(model, section, f"it has no layer called {', '.join(unknown)}")
     try:
         with warnings.catch_warnings():
-            # Told about by the self-check and by the export, where it matters.
-            warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
-            return cast(PeftModel, get_peft_model(model, config))
+            warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")  # refused below
+            adapted = cast(PeftModel, get_peft_model(model, config))
     except ValueError as error:
-        first = f"{error}".splitlines()[0]
-        linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if "Linear" in type(m).__name__})
-        raise ModelError(
-            f"lora.targets = {section.targets!r} does not fit {type(model).__name__}: {first} "
-            f'Its linear layers are called: {", ".join(linear) or "(none)"}. "all-linear" takes all but the head.'
-        ) from error
+        raise _misfit(model, section, f"{error}".splitlines()[0].rstrip(".")) from error
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    if model.config.get_text_config().tie_word_embeddings and any(isinstance(end, BaseTunerLayer) for end in ends):
+        raise _misfit(model, section, "its head and its embeddings are one matrix, and an adapter can change but one")
+    return adapted
+
+
+def _misfit(model: PreTrainedModel, section: LoraSection, why: str) -> ModelError:
+    kinds = {name.rpartition(".")[2]: type(module).__name__ for name, module in model.named_modules()}
+    linear = sorted(name for name, kind in kinds.items() if "Linear" in kind or kind == "Conv1D")
+    hint = "" if isinstance(section.targets, list) else " A list holds names; a text is a regular expression."
+    return ModelError(
+        f"lora.targets = {section.targets!r} does not fit {type(model).__name__}: {why}. "
+        f'Its linear layers are called: {", ".join(linear) or "(none)"}. "all-linear" takes all but the head.{hint}'
+    )
+
+
+def has_a_base(adapted: PeftModel) -> bool:
+    """Whether the adapter alone can be loaded again: its base has a name, on the hub or of a folder."""
+    return bool(adapted.peft_config["default"].base_model_name_or_path)
 
 
 def adapter_base(folder: str) -> str | None:
@@ -59,8 +78,14 @@ def adapter_base(folder: str) -> str | None:
 
 
 def apply_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
-    """Merge the adapter in `folder` into the weights of its base."""
-    return merged(PeftModel.from_pretrained(model, folder))
+    """Merge the adapter in `folder` into the weights of its base. What comes of it is stored nowhere under a name."""
+    try:
+        whole = merged(PeftModel.from_pretrained(model, folder))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        first = f"{error}".strip().partition("\n")[0]
+        raise ModelError(f"the adapter in {folder} cannot be put into {type(model).__name__}: {first}") from error
+    whole.name_or_path = ""
+    return whole
 
 
 def merged(adapted: PeftModel) -> PreTrainedModel:

@@ -5,7 +5,8 @@ It runs in one of two ways, chosen by the self-check when it is loaded:
 - **trunk and branch**: all groups in one flat row, each prompt computed once, no padding;
 - **plain**: one padded row per completion through the model's own attention. Slower, and right for any model.
 
-Both give features for the same completion tokens in the same order, so nothing above knows which one runs.
+Both give features for the same completion tokens in the same order, so nothing above knows which one runs. Between
+calls the model is an ordinary model of transformers: whoever handed it over can go on using it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from groupwise.maths.logprobs import chunked_logprobs
-from groupwise.models.attention import NAME, attention_name
+from groupwise.models.attention import NAME, attention_name, use_attention
 from groupwise.models.head import Head
 from groupwise.models.layout import PackedLayout
 from groupwise.models.trees import PackedTrees, Tree, targets_of
 
 Attention = Literal["trunk_and_branch", "plain"]
+
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+"""Rotary embeddings whose angles depend on the longest sequence in the batch once it is longer than the length that
+the model was first trained at."""
 
 
 class Policy:
@@ -50,7 +55,6 @@ class Policy:
         self.why_plain = "not checked"
         """Why trunk and branch is not used; empty when it is."""
         self.head: Callable[[Tensor], Tensor] = Head.of(model)
-        self._plain_implementation = attention_name(model)
 
     @property
     def device(self) -> torch.device:
@@ -69,10 +73,15 @@ class Policy:
 
     @property
     def context(self) -> int:
-        """Longest sequence that the model has positions for."""
+        """Longest sequence that the model has positions for; with a rotary embedding that changes with the length of
+        the batch, the longest that does not change it, as a token's logprob must not depend on its neighbours."""
         settings = cast(Mapping[str, Any], self.model.config.get_text_config().to_dict())
         names = ("max_position_embeddings", "n_positions", "max_sequence_length")
         known = [int(settings[name]) for name in names if settings.get(name)]
+        rope = cast(Mapping[str, Any], settings.get("rope_parameters") or {})
+        for terms in (rope, *(nested for nested in rope.values() if isinstance(nested, Mapping))):
+            if terms.get("rope_type") in LENGTH_DEPENDENT_ROPE and "original_max_position_embeddings" in terms:
+                known.append(int(terms["original_max_position_embeddings"]))
         return min(known) if known else 1 << 30
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -81,8 +90,6 @@ class Policy:
 
     def use(self, attention: Attention, why_plain: str = "") -> None:
         """Switch between the two ways. The self-check decides; tests compare."""
-        name = NAME if attention == "trunk_and_branch" else self._plain_implementation
-        self.model.set_attn_implementation(name)
         self.attention, self.why_plain = attention, why_plain
 
     def use_own_logits(self) -> None:
@@ -91,13 +98,19 @@ class Policy:
 
     @contextmanager
     def training(self) -> Generator[None]:
-        """Training mode: adapter dropout and checkpointing are on. Dropout of the model itself is always 0, so that
-        sampler and learner are the same function."""
-        self.model.train()
-        try:
-            yield
-        finally:
-            self.model.eval()
+        """Training mode, for a forward pass and its backward pass: adapter dropout and checkpointing are on.
+
+        For nothing else: sampler and learner must be the same function, and models have more than dropout that is
+        random in training mode, such as routers with noise.
+        """
+        with self._attention_at_work():
+            for module in self.model.modules():
+                checkpointed = vars(module).get("gradient_checkpointing") is True
+                module.training = checkpointed or (isinstance(module, nn.Dropout) and module.p > 0)
+            try:
+                yield
+            finally:
+                self.model.eval()
 
     def features(self, trees: Sequence[Tree]) -> Tensor:
         """What the head turns into logits, one row per completion token: [T, hidden]."""
@@ -118,13 +131,25 @@ class Policy:
 
     def run_backbone(self, **inputs: Any) -> Any:
         """The model without its head; with an odd head, the whole model, whose logits are then the features."""
-        if self.head is _identity:
-            return self.model(**inputs)
-        return self.model.base_model(**inputs)
+        with self._attention_at_work():
+            return self.model(**inputs) if self.head is _identity else self.model.base_model(**inputs)
 
     def features_of(self, output: Any) -> Tensor:
         """The features in what `run_backbone` returned: [rows, tokens, hidden]."""
         return cast(Tensor, output.logits if self.head is _identity else output.last_hidden_state)
+
+    @contextmanager
+    def _attention_at_work(self) -> Generator[None]:
+        """Inside, the model attends by trunk and branch, if the policy does; outside as it always did."""
+        if self.attention == "plain":
+            yield
+            return
+        before = attention_name(self.model)
+        use_attention(self.model, NAME)
+        try:
+            yield
+        finally:
+            use_attention(self.model, before)
 
     def _packed_features(self, trees: Sequence[Tree]) -> Tensor:
         packed = PackedTrees.of(trees, self.device)

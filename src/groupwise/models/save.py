@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
-from groupwise.models.lora import merged
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from groupwise.errors import ModelError
+from groupwise.models.lora import has_a_base, merged
 from groupwise.models.policy import Policy
 
 
 def save_policy(policy: Policy, folder: Path, *, merge: bool = False) -> None:
     """Weights as safetensors, configuration and tokenizer. With LoRA the adapter alone, unless `merge` asks for the
-    whole model with the adapter added to its weights. The policy itself is not changed.
+    whole model with the adapter added to its weights, or the adapter's base has no name to load it by: a model made in
+    memory, or of another adapter. The policy itself is not changed.
 
     Example: `save_policy(policy, Path("out"), merge=True)`, then `AutoModelForCausalLM.from_pretrained("out")`
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if policy.adapted is None:
-        policy.model.save_pretrained(folder)
-    elif merge:
-        whole = merged(copy.deepcopy(policy.adapted))
-        whole.save_pretrained(folder)
-    else:
-        policy.adapted.save_pretrained(str(folder), save_embedding_layers=False)
-    policy.tokenizer.save_pretrained(str(folder))
+    if policy.adapted is not None and not merge and has_a_base(policy.adapted):
+        with _told_where(folder):
+            policy.adapted.save_pretrained(str(folder), save_embedding_layers=False)
+            policy.tokenizer.save_pretrained(str(folder))
+        return
+    whole = policy.model if policy.adapted is None else merged(copy.deepcopy(policy.adapted))
+    save_model(whole, policy.tokenizer, folder)
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A whole model and its tokenizer, which `from_pretrained(folder)` loads."""
+    with _told_where(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(str(folder))
+
+
+@contextmanager
+def _told_where(folder: Path) -> Generator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        why = f"{error}".partition("\n")[0]
+        raise ModelError(f"the model cannot be written to {folder}: {why}. Is there room? May you write?") from error

@@ -1,12 +1,14 @@
 """The self-check at load: trunk and branch is used only where it is proven equal to the model's own forward.
 
-A probe of two small groups is run three ways: each sequence alone through the whole untouched model; through our head
-behind the model's own backbone; and packed, with trunk-and-branch attention. What disagrees is not used, and the
-policy says why. There is no architecture list: whatever a model does, it does it on the probe or it falls back.
+A probe of two small groups is run four ways: each sequence alone through the whole untouched model; through our head
+behind the model's own backbone; packed, with trunk-and-branch attention; and in training mode. What disagrees is not
+used, and the policy says why. There is no architecture list: whatever a model does, it does it on the probe or it
+falls back.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from groupwise.errors import ModelError
-from groupwise.models.attention import attention_is_replaceable, carries_state
+from groupwise.models.attention import UnsupportedError, attention_is_replaceable, carries_state
 from groupwise.models.layout import PackedLayout
 from groupwise.models.policy import Policy
 from groupwise.models.trees import PackedTrees, Tree, targets_of
@@ -27,32 +29,33 @@ TOLERANCE: Mapping[torch.dtype, float] = {
 }
 """Largest difference of a logprob that still counts as equal, by the precision it is computed in."""
 
-BATCH_DEPENDENT_ROPE = ("dynamic", "longrope")
-"""Rotary embeddings whose angles depend on the longest sequence in the batch, so that packing would change them."""
-
 
 def choose_attention(policy: Policy, wanted: str) -> None:
     """Set the policy to trunk and branch if it is wanted and proven, else to plain. See `ModelSection.attention`."""
+    name = type(policy.model).__name__
     trees = probe(policy)
     with torch.inference_mode():
         expected_T = alone(policy, trees)
         policy.use("plain", "model.attention = plain")
-        if _differs(policy, trees, expected_T):
-            policy.use_own_logits()
-            if why := _differs(policy, trees, expected_T):
+        if why := _fails(policy, trees, expected_T) and _fails_with_own_logits(policy, trees, expected_T):
+            raise ModelError(
+                f"{name}: a padded batch gives other logprobs than each sequence alone ({why}). Such a model cannot "
+                "be trained in batches."
+            )
+        if wanted != "plain":
+            why = _why_not(policy, trees, expected_T)
+            policy.use("plain" if why else "trunk_and_branch", why)
+            if why and wanted == "trunk_and_branch":
                 raise ModelError(
-                    f"{type(policy.model).__name__}: a padded batch gives other logprobs than each sequence alone "
-                    f"({why}). Such a model cannot be trained in batches."
+                    f"model.attention = trunk_and_branch, but {name} does not fit it: {why}. "
+                    'Use model.attention = "auto" to fall back to plain batches.'
                 )
-        if wanted == "plain":
-            return
-        why = _why_not(policy, trees, expected_T)
-    if why and wanted == "trunk_and_branch":
-        raise ModelError(
-            f"model.attention = trunk_and_branch, but {type(policy.model).__name__} does not fit it: {why}. "
-            'Use model.attention = "auto" to fall back to plain batches.'
-        )
-    policy.use("plain" if why else "trunk_and_branch", why)
+        with policy.training():
+            if why := _fails(policy, trees, expected_T):
+                raise ModelError(
+                    f"{name} gives other logprobs in training mode than those it samples with ({why}). "
+                    "If model.gradient_checkpointing is on, turn it off."
+                )
 
 
 def probe(policy: Policy) -> list[Tree]:
@@ -85,21 +88,27 @@ def alone(policy: Policy, trees: Sequence[Tree]) -> Tensor:
 
 def _why_not(policy: Policy, trees: Sequence[Tree], expected_T: Tensor) -> str:
     """Why trunk and branch cannot be used; empty if it can."""
-    settings = cast(Mapping[str, Any], policy.model.config.get_text_config().to_dict())
-    rope = cast(Mapping[str, Any], settings.get("rope_parameters") or settings.get("rope_scaling") or {})
-    if str(rope.get("rope_type")) in BATCH_DEPENDENT_ROPE:
-        return f"its {rope['rope_type']} rotary embedding depends on the batch"
     if not attention_is_replaceable(policy.model):
         return "its attention cannot be replaced"
     if carries_state(policy.model):
         return "it carries a state from token to token, beside or instead of attention"
     policy.use("trunk_and_branch")
+    return _fails(policy, trees, expected_T) or _misheard(policy, trees)
+
+
+def _fails_with_own_logits(policy: Policy, trees: Sequence[Tree], expected_T: Tensor) -> str:
+    policy.use_own_logits()
+    return _fails(policy, trees, expected_T)
+
+
+def _fails(policy: Policy, trees: Sequence[Tree], expected_T: Tensor) -> str:
+    """How this way of running differs from the model alone; empty if it does not."""
     try:
-        return _differs(policy, trees, expected_T) or _window_unheard(policy, trees, settings)
+        return _differs(policy, trees, expected_T)
+    except UnsupportedError as error:
+        return f"{error}"
     except Exception as error:  # whatever a strange model raises on the probe, the answer is to fall back
-        return f"{error}".splitlines()[0][:200] if f"{error}" else type(error).__name__
-    finally:
-        policy.use("plain")
+        return f"{type(error).__name__} on the probe: {error}".splitlines()[0][:200]
 
 
 def _differs(policy: Policy, trees: Sequence[Tree], expected_T: Tensor) -> str:
@@ -111,15 +120,19 @@ def _differs(policy: Policy, trees: Sequence[Tree], expected_T: Tensor) -> str:
     return "" if gap <= tolerance else f"logprobs differ by {gap:.1e} on the probe (at most {tolerance:.0e} is equal)"
 
 
-def _window_unheard(policy: Policy, trees: Sequence[Tree], settings: Mapping[str, Any]) -> str:
-    """A window longer than the probe cannot show in its numbers, so ask: did each layer that has one name it?"""
+def _misheard(policy: Policy, trees: Sequence[Tree]) -> str:
+    """What the numbers of the probe cannot show. A layer that attends twice needs two caches to decode. And a window
+    longer than the probe changes nothing in it, so ask: did each layer that has one name it?"""
+    settings = cast(Mapping[str, Any], policy.model.config.get_text_config().to_dict())
     window = settings.get("sliding_window")
     kinds = cast("Sequence[str]", settings.get("layer_types") or [])
     if strange := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
         return f"it has layers of {', '.join(strange)}"
-    expected = kinds.count("sliding_attention") if kinds else (settings["num_hidden_layers"] if window else 0)
+    expected = kinds.count("sliding_attention") if kinds else (settings.get("num_hidden_layers") if window else 0)
     packed = PackedTrees.of(trees, policy.device)
     layout = PackedLayout(packed)
     policy.run_backbone(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, layout=layout)
-    heard: set[nn.Module] = {layer for layer, seen in layout.windows_seen if seen is not None}
+    if max(Counter(layer for layer, _ in layout.heard).values()) > 1:
+        return "it has layers that attend more than once to a token"
+    heard: set[nn.Module] = {layer for layer, named in layout.heard if named is not None}
     return "" if len(heard) == expected else f"{len(heard)} of its {expected} sliding-window layers name their window"

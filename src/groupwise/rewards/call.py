@@ -45,7 +45,7 @@ async def call(
         returned = await _run(reward, keywords, len(answers))
     except RewardError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = where_raised(error, (__file__,))
         row = await _row_that_raises(reward, answers, trainer_state)
         raise RewardError(f"reward function {reward.name!r} raised {shown(error)}{where}. {row}") from error
@@ -146,7 +146,7 @@ async def _row_that_raises(reward: RewardFunction, answers: Answers, state: Trai
         try:
             alone = answers.row(row)
             await _run(reward, _keywords(reward, alone, state, GradingLog()), 1)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return f"It raises on row {row} ({excerpt(answers, row)}), there with {shown(error)}"
     return f"No row of the {len(answers)} makes it raise alone: it depends on the whole batch, or on chance"
 

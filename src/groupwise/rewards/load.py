@@ -142,7 +142,7 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # before it runs: dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's own `sys.exit` is no end of ours
         del sys.modules[name]
         raise RewardError(f"{path} raised {shown(error)}{where_raised(error, (__file__,))}") from error
     return module
@@ -156,7 +156,7 @@ def _from_module(name: str, folder: Path) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise RewardError(f"module {name} needs the module {error.name}, which is not installed") from error
         raise RewardError(f"there is no module {name}: install it, or write file.py:name for a file") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's own `sys.exit` is no end of ours
         where = where_raised(error, (__file__, importlib.__file__))
         raise RewardError(f"module {name} raised {shown(error)}{where}") from error
 

@@ -10,6 +10,7 @@ JSON has no NaN and no infinity: both are written as `null`. Text that is not va
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -77,13 +78,15 @@ def to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
-def cannot_write(path: Path, error: OSError) -> str:
-    """One sentence on why `path` cannot be written and what to do about it."""
-    cure = "free some space or choose another folder (run.folder)"
+def cannot_write(path: Path, error: OSError, setting: str = "run.folder") -> str:
+    """One sentence on why `path` cannot be written and what to do about it; `setting` is what says where to write."""
+    cure = f"choose another folder ({setting})"
     if isinstance(error, PermissionError):
-        cure = "choose a folder that you may write (run.folder)"
+        cure = f"choose a folder that you may write ({setting})"
     elif isinstance(error, NotADirectoryError | FileExistsError):
-        cure = "a file is in the way: move it, or choose another folder (run.folder)"
+        cure = f"a file is in the way: move it, or {cure}"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        cure = f"free some space, or {cure}"
     return f"cannot write {path}: {error.strerror or error}; {cure}"
 
 

@@ -141,6 +141,12 @@ class Trackers:
                 self._report(f"tracker {name} failed ({why}) and was dropped; the run goes on without it")
 
 
+def check_installed(names: Sequence[str]) -> None:
+    """Refuse early what `open_trackers` would refuse: a tracker whose package is not there."""
+    for name in names:
+        _made(name)
+
+
 def open_trackers(
     names: Sequence[str], *, name: str, folder: Path, settings: Mapping[str, Any], report: Callable[[str], None]
 ) -> Trackers:

@@ -1,7 +1,7 @@
 """Generated sums and differences: nothing to download, as hard as you like, and every answer is known.
 
     problem        347+589=?
-    demonstration  <reasoning>7+9=16, 4+8+1=13, 3+5+1=9 so 936</reasoning><answer>936</answer>
+    demonstration  <reasoning>7+9+0=16;4+8+1=13;3+5+1=09</reasoning><answer>936</answer>
 
 Held-out problems are never trained on, and neither are their rearrangements: `589+347=?` is kept out of training
 together with `347+589=?`, and `5-2+3=?` together with `5+3-2=?`. For the same numbers with the same signs have the same

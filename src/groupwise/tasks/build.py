@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from groupwise.errors import TaskError
+from groupwise.tasks.arithmetic import SYSTEM_PROMPT as ARITHMETIC_WORDS
 from groupwise.tasks.arithmetic import arithmetic
 from groupwise.tasks.dataset import dataset
+from groupwise.tasks.gsm8k import SYSTEM_PROMPT as GSM8K_WORDS
 from groupwise.tasks.gsm8k import gsm8k
-from groupwise.tasks.task import Task
+from groupwise.tasks.task import Task, system_words
 
 TASKS: Mapping[str, Callable[..., Task]] = {"arithmetic": arithmetic, "gsm8k": gsm8k, "dataset": dataset}
 """By `task.kind` of a recipe. To add one: write `name(**settings) -> Task`, enter it here and its section in config."""
+
+OWN_WORDS: Mapping[str, str] = {"arithmetic": ARITHMETIC_WORDS, "gsm8k": GSM8K_WORDS}
+"""What `task.system_prompt = "default"` stands for."""
+
+
+def system_prompt_of(kind: str, asked: str | None) -> str | None:
+    """The system prompt of a task that is not built: to render a prompt of one's own as in training."""
+    return system_words(asked, OWN_WORDS.get(kind), kind)
 
 
 def build_task(kind: str, settings: Mapping[str, Any], *, seed: int, folder: Path) -> Task:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from groupwise.config import LoadedRecipe, Recipe
-from groupwise.config.sections import TaskSection
+from groupwise.config.draft import COMMAND_LINE
+from groupwise.config.sections import ModelSection, TaskSection
 from groupwise.errors import TaskError
+from groupwise.learner.algorithm import Algorithm
 from groupwise.models.load import load_policy
 from groupwise.models.policy import Policy
 from groupwise.rewards import RewardFunction, load_reward
@@ -29,6 +35,7 @@ class Parts:
     policy: Policy
     task: Task
     rewards: tuple[RewardFunction, ...]
+    algorithm: Algorithm
     train: Fitted
     held_out: Fitted | None
     """Problems for evaluation, at most `evaluation.problems`; `None` if the task holds none out."""
@@ -51,20 +58,47 @@ class Given:
 def build(loaded: LoadedRecipe, given: Given) -> Parts:
     """Load everything; each mistake is an error of groupwise that says what to do. Cheap parts come first."""
     recipe = loaded.recipe
+    algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens)
     rewards = given.rewards if given.rewards is not None else _rewards_of(loaded)
     task = given.task if given.task is not None else task_of(loaded)
-    if not task.train:
-        raise TaskError(f"the task {task.name!r} has no problem to train on")
-    policy = given.policy(recipe) if given.policy is not None else load_policy(recipe.model, recipe.lora)
+    _check_problems(task)
+    torch.manual_seed(recipe.seed)  # a new adapter begins with random numbers
+    policy = given.policy(recipe) if given.policy is not None else load_policy(located_model(loaded), recipe.lora)
     held_out = task.held_out[: recipe.evaluation.problems]
     return Parts(
         loaded=loaded,
         policy=policy,
         task=task,
         rewards=with_unique_names(rewards or task.rewards),
+        algorithm=algorithm,
         train=fitted(task.train, task, policy, recipe),
         held_out=fitted(held_out, task, policy, recipe) if held_out else None,
     )
+
+
+def _check_problems(task: Task) -> None:
+    if not task.train:
+        raise TaskError(f"the task {task.name!r} has no problem to train on")
+    ids = Counter(problem.id for problem in task.train)
+    name, count = ids.most_common(1)[0]
+    if count > 1:
+        raise TaskError(
+            f"{count} problems of the task {task.name!r} are called {name!r}: a problem's id is its own, prompts and "
+            "random numbers go by it. Number them"
+        )
+
+
+def located_model(loaded: LoadedRecipe) -> ModelSection:
+    """The model's section, a folder named in it made absolute: it starts where the recipe lies, as all its paths do.
+
+    What was given on the command line starts where the command runs. What is no folder in either place is an id of
+    the hub.
+    """
+    section = loaded.recipe.model
+    here, beside = Path(section.id).expanduser(), loaded.folder / Path(section.id).expanduser()
+    places = (here, beside) if loaded.origins.get("model.id") == COMMAND_LINE else (beside, here)
+    folder = next((place for place in places if place.is_dir()), None)
+    return section if folder is None else section.model_copy(update={"id": str(folder.absolute())})
 
 
 def task_of(loaded: LoadedRecipe) -> Task:

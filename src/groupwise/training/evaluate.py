@@ -15,8 +15,9 @@ from groupwise.rollouts.prompts import Fitted
 from groupwise.rollouts.rollouts import rollout_seed
 from groupwise.runs.evaluations import EvaluatedAnswer
 from groupwise.tasks.task import IsCorrect
+from groupwise.training.reporter import QuietReporter, Reporter
 from groupwise.training.statistics import Estimate, accuracy, pass_at_k
-from groupwise.types import Group, Rollout, Sampling
+from groupwise.types import Completion, Group, Rollout, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,27 @@ class Examiner:
     pass_at: Sequence[int] = ()
     samples: int = 8
     seed: int = 0
+    reporter: Reporter = field(default_factory=QuietReporter)
 
     async def examine(self) -> Evaluation:
         """Put every problem to the policy as it is now."""
+        self.reporter.started(len(self.prompts.problems) * (1 + self._draws), "evaluating")
+        try:
+            return await self._examined()
+        finally:
+            self.reporter.finished()
+
+    @property
+    def _draws(self) -> bool:
+        """Whether pass@k is asked for, and can be told."""
+        return bool(self.pass_at) and self.is_correct is not None
+
+    async def _examined(self) -> Evaluation:
         greedy = await self._answers(1, replace(self.sampling, temperature=0.0))
         correct = self._judged(greedy, greedy=True)
         sampled: list[EvaluatedAnswer] = []
         estimates: dict[int, Estimate] = {}
-        if self.pass_at and self.is_correct is not None:
+        if self._draws:
             groups = await self._answers(self.samples, self.sampling)
             sampled = self._judged(groups, greedy=False)
             counts = [
@@ -88,7 +102,7 @@ class Examiner:
 
     async def _answers(self, n: int, sampling: Sampling) -> list[Group]:
         calls = [
-            self.engine.sample(ids, n, sampling, [rollout_seed(self.seed, -1, problem.id, i) for i in range(n)])
+            self._completed(ids, sampling, [rollout_seed(self.seed, -1, problem.id, i) for i in range(n)])
             for problem, ids in zip(self.prompts.problems, self.prompts.prompt_ids, strict=True)
         ]
         completions = await asyncio.gather(*calls)
@@ -96,6 +110,13 @@ class Examiner:
             Group(problem, ids, tuple(Rollout(c) for c in branches))
             for problem, ids, branches in zip(self.prompts.problems, self.prompts.prompt_ids, completions, strict=True)
         ]
+
+    async def _completed(
+        self, prompt_ids: Sequence[int], sampling: Sampling, seeds: Sequence[int]
+    ) -> Sequence[Completion]:
+        completions = await self.engine.sample(prompt_ids, len(seeds), sampling, seeds)
+        self.reporter.step({"length": fmean(len(completion.token_ids) for completion in completions)})
+        return completions
 
     def _judged(self, groups: Sequence[Group], *, greedy: bool) -> list[EvaluatedAnswer]:
         return [

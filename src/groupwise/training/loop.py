@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.engines.engine import Engine
-from groupwise.learner.algorithm import Algorithm
 from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
 from groupwise.rollouts.rollouts import Rollouts
 from groupwise.runs.folder import RunFolder
-from groupwise.runs.trackers import open_trackers
+from groupwise.runs.trackers import Trackers, open_trackers
 from groupwise.training.build import Parts, sampling_of
 from groupwise.training.evaluate import Evaluation, Examiner
 from groupwise.training.problems import Epochs
@@ -23,16 +22,9 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
     """Train by GRPO and evaluate before, during and after. The policy in `parts` is the trained one afterwards."""
     recipe = parts.recipe
     engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
-    algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens)
-    learner, rollouts = learner_of(parts, algorithm), rollouts_of(parts, engine)
+    learner, rollouts = learner_of(parts), rollouts_of(parts, engine)
     examination = Examination(parts, engine, run, reporter)
-    trackers = open_trackers(
-        recipe.run.trackers,
-        name=recipe.run.name,
-        folder=run.path,
-        settings=recipe.model_dump(mode="json"),
-        report=reporter.message,
-    )
+    trackers = trackers_of(parts, run, reporter)
     problems = Epochs(parts.train.problems, recipe.seed)
     size = recipe.train.prompts_per_step
     reporter.started(recipe.train.steps, "training")
@@ -45,7 +37,7 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
                 problems.batch((step - 1) * size, size),
                 rollouts=rollouts,
                 learner=learner,
-                algorithm=algorithm,
+                algorithm=parts.algorithm,
                 state=TrainerState(step, recipe.train.steps, problems.epoch((step - 1) * size)),
                 report=report,
             )
@@ -62,12 +54,12 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
         reporter.finished()
 
 
-def learner_of(parts: Parts, algorithm: Algorithm) -> Learner:
+def learner_of(parts: Parts) -> Learner:
     """Who moves the policy."""
     recipe = parts.recipe
     return Learner(
         parts.policy,
-        algorithm,
+        parts.algorithm,
         recipe.learner,
         recipe.optimizer,
         reference=recipe.reference,
@@ -88,6 +80,18 @@ def rollouts_of(parts: Parts, engine: Engine) -> Rollouts:
     )
 
 
+def trackers_of(parts: Parts, run: RunFolder, reporter: Reporter) -> Trackers:
+    """Who is told the metrics, beside the run folder."""
+    recipe = parts.recipe
+    return open_trackers(
+        recipe.run.trackers,
+        name=recipe.run.name,
+        folder=run.path,
+        settings=recipe.model_dump(mode="json"),
+        report=reporter.message,
+    )
+
+
 class Examination:
     """Evaluations of one run: the same problems each time, every answer kept, the last compared with the first."""
 
@@ -95,9 +99,11 @@ class Examination:
         self._run = run
         self._reporter = reporter
         self._first: Evaluation | None = None
-        self._examiner = None if parts.held_out is None else examiner_of(parts, engine)
+        self._examiner = None if parts.held_out is None else examiner_of(parts, engine, reporter)
         if self._examiner is None:
             reporter.message(f"the task {parts.task.name!r} holds no problems out, so nothing is evaluated")
+        elif parts.recipe.evaluation.pass_at and parts.task.is_correct is None:
+            reporter.message(f"the task {parts.task.name!r} has no answers to compare with, so there is no pass@k")
 
     async def hold(self, label: str, step: int) -> None:
         """Evaluate the policy as it is now."""
@@ -112,7 +118,7 @@ class Examination:
         self._reporter.evaluated(label, words)
 
 
-def examiner_of(parts: Parts, engine: Engine) -> Examiner:
+def examiner_of(parts: Parts, engine: Engine, reporter: Reporter) -> Examiner:
     """Who evaluates on the task's held-out problems."""
     assert parts.held_out is not None
     section = parts.recipe.evaluation
@@ -125,4 +131,5 @@ def examiner_of(parts: Parts, engine: Engine) -> Examiner:
         pass_at=section.pass_at,
         samples=section.samples,
         seed=parts.recipe.seed,
+        reporter=reporter,
     )

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 
 from groupwise.learner.report import UpdateReport
 from groupwise.rewards import GradingLog
+from groupwise.rewards.log import free_name
 from groupwise.types import Group
 
 
@@ -61,13 +62,16 @@ class StepReport:
         self._metrics |= update.metrics()
 
     def metrics(self) -> dict[str, float]:
-        """Everything by name. `tokens_per_second` counts sampled tokens over the whole step."""
+        """Everything by name. `tokens_per_second` counts sampled tokens over the whole step. A metric that a reward
+        function logged under a name of ours gets a number."""
         seconds = sum(self._seconds.values())
         sampled = self._metrics.get("sampled_tokens", 0.0)
-        return {
+        metrics = {
             **self._metrics,
-            **self.graded.metrics,
             "step_seconds": seconds,
             "tokens_per_second": sampled / seconds if seconds else 0.0,
             **{f"seconds/{phase}": value for phase, value in self._seconds.items()},
         }
+        for name, value in self.graded.metrics.items():
+            metrics[free_name(name, (*metrics, "step"))] = value
+        return metrics

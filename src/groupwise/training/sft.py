@@ -7,6 +7,8 @@ log-likelihood as surrogate and every token of an update weighing the same.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from torch import Tensor
@@ -20,16 +22,16 @@ from groupwise.rollouts.prompts import Fitted
 from groupwise.runs.folder import RunFolder
 from groupwise.tasks import Task, build_task
 from groupwise.training.build import Parts, fitted
-from groupwise.training.loop import Examination
+from groupwise.training.loop import Examination, trackers_of
 from groupwise.training.problems import Epochs
 from groupwise.training.reporter import Reporter
 from groupwise.types import Completion, Group, Problem, Rollout
 
 
-async def sft(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
-    """Train on demonstrations, evaluate before and after."""
+async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstrations: Sequence[Group]) -> None:
+    """Train on demonstrations (see `demonstrated`), evaluate before and after."""
     recipe = parts.recipe
-    demonstrations = Epochs(demonstrated(parts), recipe.seed)
+    drawn = Epochs(demonstrations, recipe.seed)
     learner = Learner(
         parts.policy,
         LIKELIHOOD,
@@ -40,6 +42,7 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
         total_steps=recipe.sft.steps,
     )
     examination = Examination(parts, EmbeddedEngine(parts.policy, recipe.engine.max_rows), run, reporter)
+    trackers = trackers_of(parts, run, reporter)
     size = recipe.sft.rows_per_step
     reporter.started(recipe.sft.steps, "warm start")
     try:
@@ -47,21 +50,28 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
             await examination.hold("before", 0)
         for step in range(1, recipe.sft.steps + 1):
             start = time.perf_counter()
-            update = await learner.update(demonstrations.batch((step - 1) * size, size), sampler_is_exact=True)
+            update = await learner.update(drawn.batch((step - 1) * size, size), sampler_is_exact=True)
             seconds = time.perf_counter() - start
             known = ("loss", "entropy", "grad_norm", "learning_rate", "trained_tokens")
             metrics = {name: value for name, value in update.metrics().items() if name in known}
             metrics |= {"step_seconds": seconds, "tokens_per_second": metrics["trained_tokens"] / seconds}
             run.metrics.append(step, metrics)
+            trackers.log(step, metrics)
             reporter.step(metrics)
         await examination.hold("after", recipe.sft.steps)
     finally:
+        trackers.close()
         reporter.finished()
 
 
-def demonstrated(parts: Parts) -> list[Group]:
-    """Every training problem with its demonstration, as a group of one. An end token closes each completion."""
+def demonstrated(parts: Parts, reporter: Reporter) -> list[Group]:
+    """Every training problem with its demonstration, as a group of one. An end token closes each completion.
+
+    What does not fit the model's context is left out, and the reporter is told.
+    """
     task, prompts = _demonstrations(parts)
+    if prompts is not parts.train and prompts.report.dropped + prompts.report.truncated:
+        reporter.message(str(prompts.report))
     assert task.demonstrations is not None
     tokenizer = parts.policy.tokenizer
     end = cast("int | None", tokenizer.eos_token_id)
@@ -70,11 +80,17 @@ def demonstrated(parts: Parts) -> list[Group]:
     groups: list[Group] = []
     for problem, prompt_ids in zip(prompts.problems, prompts.prompt_ids, strict=True):
         text = task.demonstrations(problem)
-        token_ids = (*tokenizer.encode(text, add_special_tokens=False), end)
+        token_ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+        token_ids = token_ids if token_ids[-1:] == (end,) else (*token_ids, end)
         if len(prompt_ids) + len(token_ids) <= parts.policy.context:
             groups.append(_group_of_one(problem, prompt_ids, token_ids, text))
     if not groups:
         raise TaskError(f"no demonstration of {task.name!r} fits the model's context of {parts.policy.context} tokens")
+    if left_out := len(prompts.problems) - len(groups):
+        reporter.message(
+            f"{left_out:,} of {len(prompts.problems):,} demonstrations are left out: with their prompt they have more "
+            f"than the {parts.policy.context:,} tokens of the model's context"
+        )
     return groups
 
 
@@ -82,6 +98,8 @@ def _demonstrations(parts: Parts) -> tuple[Task, Fitted]:
     recipe, task, prompts = parts.recipe, parts.task, parts.train
     if recipe.sft.path is not None:
         task = build_task("dataset", {"path": recipe.sft.path}, seed=recipe.seed, folder=parts.loaded.folder)
+        # The same words stand in front of a problem in the warm start as afterwards.
+        task = replace(task, system_prompt=parts.task.system_prompt)
         prompts = fitted(task.train, task, parts.policy, recipe)
         if task.demonstrations is None:
             raise TaskError(f"sft.path = {recipe.sft.path!r}: every row needs a prompt and a completion, both text")

@@ -15,32 +15,39 @@ It goes the same way as `groupwise train recipe.toml`: settings are the recipe's
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from groupwise.config import LoadedRecipe, Recipe, load_recipe
-from groupwise.errors import RecipeError
-from groupwise.models.load import pick_device, prepare_policy
+from groupwise.engines.embedded import EmbeddedEngine
+from groupwise.errors import RecipeError, TaskError
+from groupwise.learner.optimizer import check_available
+from groupwise.models.load import DTYPES, pick_device, prepare_policy
 from groupwise.models.policy import Policy
 from groupwise.models.save import save_policy
 from groupwise.rewards import as_reward, load_reward, name_of
 from groupwise.runs.folder import RunFolder
+from groupwise.runs.trackers import check_installed
 from groupwise.tasks import Task
 from groupwise.tasks.rows import rows
 from groupwise.training.build import Given, Parts, build
-from groupwise.training.loop import train
+from groupwise.training.evaluate import Evaluation
+from groupwise.training.loop import examiner_of, train
 from groupwise.training.reporter import QuietReporter, Reporter
-from groupwise.training.sft import sft
+from groupwise.training.sft import demonstrated, sft
 
 IN_MEMORY = "(in memory)"
 """What the recipe of a run says where a program gave an object instead of a name."""
 
 Loop = Callable[[Parts, RunFolder, Reporter], Coroutine[Any, Any, None]]
+Result = TypeVar("Result")
 
 
 class Trainer:
@@ -105,54 +112,79 @@ class Trainer:
         """The policy, trained or not yet."""
         return self.parts.policy
 
+    def prepare(self, *, by_rewards: bool = True) -> Parts:
+        """Load all that a run needs and return it. That a run folder is taken is said before a model is loaded."""
+        section = self._loaded.recipe.run
+        RunFolder.check_free(Path(section.folder), section.name)
+        check_installed(section.trackers)
+        check_available(self._loaded.recipe.optimizer, self.parts.policy.device)
+        if by_rewards and not self.parts.rewards:
+            raise RecipeError(
+                f"rewards: none is named, and the task {self.parts.task.name!r} brings none of its own. Name at least "
+                'one: [[rewards]] with function = "correctness" or "reward.py:judge"'
+            )
+        return self.parts
+
     def train(self) -> RunFolder:
         """Train by GRPO; returns the run's folder, which holds everything, the trained model included."""
+        self.prepare()
         return self._run(train)
 
     def sft(self) -> RunFolder:
         """Train on demonstrations; returns the run's folder."""
-        return self._run(sft)
+        return self._run(partial(sft, demonstrations=demonstrated(self.prepare(by_rewards=False), self._reporter)))
+
+    def evaluate(self) -> Evaluation:
+        """Put the held-out problems to the policy as it is now: greedy accuracy, pass@k, every answer. Writes nothing.
+
+        Example: `print(trainer.evaluate())` says `accuracy 0.812 [0.736, 0.870] · reward 1.624`
+        """
+        parts = self.parts
+        if parts.held_out is None:
+            raise TaskError(
+                f"the task {parts.task.name!r} holds no problems out, so there is nothing to evaluate on: "
+                "set task.hold_out or task.eval_split"
+            )
+        engine = EmbeddedEngine(parts.policy, parts.recipe.engine.max_rows)
+        return run_to_end(examiner_of(parts, engine, self._reporter).examine())
 
     def save(self, folder: str | Path, *, merge: bool = True) -> None:
         """Write the model so that plain transformers loads it; `merge=False` keeps a LoRA adapter apart."""
         save_policy(self.policy, Path(folder), merge=merge)
 
     def _run(self, loop: Loop) -> RunFolder:
-        section = self._loaded.recipe.run
-        # A folder that is taken is said before a model is loaded, and made only when everything is there.
-        RunFolder.check_free(Path(section.folder), section.name)
-        parts = self.parts
+        section, parts = self._loaded.recipe.run, self.parts
         with RunFolder.create(Path(section.folder), section.name, self._loaded, _identity(parts)) as run:
             try:
+                torch.manual_seed(parts.recipe.seed)  # for the dropout of adapters, whatever was drawn before
                 run_to_end(loop(parts, run, self._reporter))
             except KeyboardInterrupt:
                 save_policy(parts.policy, run.model_path)
-                self._reporter.message(f"interrupted; the model as it was is in {run.model_path}")
+                self._reporter.message(f"the run so far is in {run.path}, the model as it was in {run.model_path}")
                 raise
             save_policy(parts.policy, run.model_path)
         return run
 
 
-def run_to_end(work: Coroutine[Any, Any, None]) -> None:
+def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
     """Run it, also where an event loop is running already, as in a notebook: then in a thread of its own."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(work)
-        return
-    failure: list[BaseException] = []
-
-    def alone() -> None:
-        try:
-            asyncio.run(work)
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=alone)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
+        return asyncio.run(work)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            result = thread.submit(loop.run_until_complete, task)
+            try:
+                return result.result()
+            except KeyboardInterrupt:
+                # The notebook's stop button reaches this thread only.
+                loop.call_soon_threadsafe(task.cancel)
+                raise
+    finally:
+        loop.close()
 
 
 def _identity(parts: Parts) -> dict[str, Any]:
@@ -176,6 +208,11 @@ def _maker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) ->
         raise RecipeError("Trainer(model=...) was given a model object: give its tokenizer too, as tokenizer=...")
 
     def make(recipe: Recipe) -> Policy:
+        if recipe.model.dtype != "auto" and model.dtype is not DTYPES[recipe.model.dtype]:
+            raise RecipeError(
+                f'model.dtype = "{recipe.model.dtype}", but the model that was given is in {model.dtype}: load it with '
+                f"dtype={DTYPES[recipe.model.dtype]}, or leave the setting away"
+            )
         cast(nn.Module, model).to(pick_device(recipe.model.device))
         return prepare_policy(model, tokenizer, recipe.model, recipe.lora)
 
@@ -196,7 +233,8 @@ def _given_task(task: Any, recipe: Recipe) -> Task | None:
     if isinstance(task, str | Mapping):
         return None
     section = recipe.task
-    assert section.kind == "dataset"
+    if section.kind != "dataset":
+        raise RecipeError(f'task.kind = "{section.kind}", but the task was given as rows: leave the setting away')
     return rows(
         task,
         columns=section.columns,
@@ -214,12 +252,15 @@ def _reward_name(reward: str | Callable[..., Any]) -> str:
 def _with_settings(tree: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """`{"train.steps": 10}` and `{"train": {"steps": 10}}` mean the same."""
     for dotted, value in settings.items():
-        *path, last = dotted.split(".")
-        branch = tree
-        for name in path:
-            branch = branch.setdefault(name, {})
-        if isinstance(value, Mapping) and isinstance(branch.get(last), dict):
-            branch[last] |= value
-        else:
-            branch[last] = value
+        for name in reversed(dotted.split(".")):
+            value = {name: value}
+        tree = _merged(tree, value)
     return tree
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """What is above, and of two mappings also the keys that only the one below has. Changes neither."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    lower, upper = cast("Mapping[str, Any]", below), cast("Mapping[str, Any]", above)
+    return {**lower, **{key: _merged(lower.get(key), value) for key, value in upper.items()}}

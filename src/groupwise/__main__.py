@@ -1,0 +1,7 @@
+"""`python -m groupwise` is `groupwise`."""
+
+import sys
+
+from groupwise.cli.main import main
+
+sys.exit(main())

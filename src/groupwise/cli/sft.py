@@ -1,0 +1,15 @@
+"""`groupwise sft recipe.toml [a.b=c ...]`: the warm start, on demonstrations."""
+
+from __future__ import annotations
+
+from groupwise.cli.train import Overrides, RecipeArgument, carried_out, tell_what_next
+
+
+def sft(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Train on demonstrations: the warm start before training by rewards.
+
+    The demonstrations are the task's own, or rows with a prompt and a completion (sft.path of the recipe).
+    """
+    run = carried_out("sft", recipe, overrides or [])
+    further = ["train", str(recipe), f"model.id={run.model_path}", f"run.name={run.path.name}-2"]
+    tell_what_next(run, {"train it by rewards": further, "talk to it": ["sample", str(run.path)]})
