@@ -1,7 +1,7 @@
 """What the tests of the commands share: a small model, a recipe for it, and a way to call `groupwise`."""
 
-import os
 import sys
+from contextlib import chdir
 from dataclasses import dataclass
 
 import pytest
@@ -84,11 +84,7 @@ def trained(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     path = folder / "recipe.toml"
     path.write_text(RECIPE.format(model=small))
-    back = os.getcwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         assert main(["train", "recipe.toml", "run.name=full"]) == 0
         assert main(["train", "recipe.toml", "run.name=adapter", "lora.r=2", "optimizer.lr=0.1"]) == 0
-    finally:
-        os.chdir(back)
     return {name: folder / "runs" / name for name in ("full", "adapter")}

@@ -127,7 +127,9 @@ def test_a_reader_that_has_enough_is_no_error():
     printing = "from groupwise.cli.endings import ended; import sys; sys.exit(ended(lambda: print('x' * 100000)))"
     read, write = os.pipe()
     os.close(read)
-    ended = subprocess.run([sys.executable, "-c", printing], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", printing], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60
+    )
     os.close(write)
     assert (ended.returncode, ended.stderr) == (1, "")
 

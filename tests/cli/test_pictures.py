@@ -5,7 +5,7 @@ import math
 
 from rich.console import Console
 
-from groupwise.cli.pictures import curve, side_by_side, sparkline
+from groupwise.cli.pictures import answers_table, curve, side_by_side, sparkline
 from groupwise.runs.evaluations import EvaluatedAnswer
 from groupwise.types import Completion, Problem
 
@@ -88,6 +88,26 @@ def test_the_first_problems_are_shown_not_the_best():
     shown = printed(side_by_side(before, after, limit=3))
     assert "the first 3 of 20 held-out problems" in shown
     assert "✓" not in shown
+
+
+def test_some_wrong_and_some_right_answers():
+    answers = [answer(n, f"got {n}", correct=n % 3 == 0) for n in range(9)]
+    answers.append(answer(9, "drawn", correct=True, greedy=False))
+    lines = printed(answers_table(answers, 2, ascii_only=True), width=50).splitlines()
+    assert lines[0] == "2 of 6 wrong and 2 of 3 right answers"
+    assert [line.split() for line in lines if "got" in line] == [
+        ["1", "+", "1", "=", "2", "x", "got", "1"],
+        ["2", "+", "1", "=", "3", "x", "got", "2"],
+        ["0", "+", "1", "=", "1", "ok", "got", "0"],
+        ["3", "+", "1", "=", "4", "ok", "got", "3"],
+    ]
+
+
+def test_answers_that_nobody_judged_have_no_marks():
+    shown = printed(answers_table([answer(1, "a", correct=False), answer(2, "b", correct=False)], 1, judged=False))
+    assert shown.startswith("the first 1 of 2 answers\n")
+    assert "✗" not in shown
+    assert "2 + 1" not in shown
 
 
 def test_hostile_text_is_only_text():

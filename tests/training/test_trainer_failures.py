@@ -110,15 +110,24 @@ def test_ctrl_c_in_an_async_reward(tmp_path):
 
 
 @pytest.mark.usefixtures("interrupts")
-def test_the_stop_button_of_a_notebook_stops_the_training(tmp_path, caplog):
+@pytest.mark.parametrize("where", ["while grading", "while sampling", "in a reward"])
+def test_the_stop_button_of_a_notebook_stops_the_training(tmp_path, caplog, where):
     """There the loop runs in the main thread, where Ctrl-C arrives, and the training in another."""
 
     def stop_button():
         assert threading.current_thread() is not threading.main_thread()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    # What follows the report of a step is the next one's sampling.
+    listener = Listener(lambda count: stop_button() if (count, where) == (2, "while sampling") else None)
+    judge = {
+        "while grading": on_call(2, stop_button),
+        "while sampling": small_letters,
+        "in a reward": on_call(2, raise_interrupt),
+    }[where]
+
     async def cell():
-        trainer_of(tmp_path, [on_call(2, stop_button)], **{"train.steps": 2000}).train()
+        trainer_of(tmp_path, [judge], reporter=listener, **{"train.steps": 2000}).train()
 
     loop = asyncio.new_event_loop()
     try:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -94,7 +95,7 @@ def side_by_side(
 
 def answers_table(
     answers: Sequence[EvaluatedAnswer], limit: int = 3, ascii_only: bool = False, *, judged: bool = True
-) -> Table:
+) -> Group:
     """The first `limit` greedy answers that are wrong and the first that are right, in the order they were asked.
 
     `judged` says that the task knows right from wrong; without it they are the first `limit` answers.
@@ -106,7 +107,7 @@ def answers_table(
     if not judged:
         shown = greedy[:limit]
         title = f"the first {len(shown)} of {len(greedy)} answers"
-    table = Table(title=Text(title, style="dim"), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     has_answer = any("answer" in answer.problem.columns for answer in shown)
     for heading in ("problem", *(["expected"] if has_answer else []), "answered"):
         table.add_column(heading, overflow="fold")
@@ -114,7 +115,8 @@ def answers_table(
         expected = [_excerpt(str(answer.problem.columns.get("answer", "")))] if has_answer else []
         answered = _marked(answer, ascii_only) if judged else _excerpt(answer.completion.text or "(nothing)")
         table.add_row(_excerpt(_question(answer.problem.prompt)), *expected, answered)
-    return table
+    # Not as the table's own title, which is broken where the table is narrow.
+    return Group(Text(title, style="dim"), table)
 
 
 def _level(value: float, low: float, high: float, top: int) -> int:

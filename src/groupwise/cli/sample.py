@@ -198,8 +198,10 @@ def _typed(notes: Console) -> Iterator[str]:
     while True:
         try:
             line = input("> ")
-        except EOFError:
+        except (EOFError, KeyboardInterrupt) as end:
             notes.print()
+            if isinstance(end, KeyboardInterrupt):
+                raise
             return
         if line.strip():
             yield line

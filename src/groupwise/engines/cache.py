@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from groupwise.models.attention import Terms
+from groupwise.models.attention import Terms, softmax
 
 _GROWTH = 64
 """Branch room is added in steps of so many tokens, doubling."""
@@ -22,7 +22,7 @@ class BranchCache:
     """The layout of a decode step: one new token in each row.
 
     Example: `cache.admit(trunks, rows=[8, 8])`, then per token `cache.begin()`, a forward with `layout=cache`,
-    `cache.advance()`; `cache.keep(index)` when rows have finished.
+    `cache.advance(open_B)`; `cache.keep(index)` when rows have finished.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -87,9 +87,10 @@ class BranchCache:
             if self._longest > keys.shape[2]:
                 self._branches[layer] = (_doubled(keys), _doubled(values))
 
-    def advance(self) -> None:
-        """Count the token that the forward has just stored."""
-        self.lengths = self.lengths + 1
+    def advance(self, open_B: Tensor) -> None:
+        """Count the token that the forward has just stored, in the rows that go on. In the others the next token will
+        take its place: a row that is over must not run past the model's last position."""
+        self.lengths = self.lengths + open_B
 
     def attend(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, terms: Terms) -> Tensor:
         """See `Layout`. One token per row: [rows, heads, 1, dim]."""
@@ -106,11 +107,11 @@ class BranchCache:
         )
         if terms.softcap is not None:
             scores = torch.tanh(scores / terms.softcap) * terms.softcap
-        scores = scores.float().masked_fill(self._hidden(terms.window)[:, None, None], float("-inf"))
-        weights = torch.softmax(scores, -1).to(value.dtype)
+        scores = scores.masked_fill(self._hidden(terms.window)[:, None, None], float("-inf"))
+        weights = softmax(scores).to(value.dtype)
         trunk_weights, branch_weights = weights.split([trunk_keys.shape[2], self._longest], -1)
         out = self._by_slot(trunk_weights, trunk_values) + torch.matmul(branch_weights, branch_values)
-        return out.flatten(1, 2)[:, None]
+        return out.flatten(1, 2)[:, None].contiguous()
 
     def _by_slot(self, rows: Tensor, shared: Tensor) -> Tensor:
         """Multiply each row [kv, repeats, x] with its slot's matrix [kv, x, y], all rows of a slot at once."""

@@ -1,4 +1,4 @@
-"""How the next logits of all rows are computed: over trunk and branch, or through the model's own cache."""
+"""How the next logits of all rows are computed: over trunk and branch, through the model's own cache, or anew."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class Decoder(Protocol):
         """Read the prompts, once each; logits of the first token of each of their rows: [sum(rows), V]."""
         ...
 
-    def step(self, tokens_B: Tensor) -> Tensor:
-        """Feed one token to every row; logits of the next: [rows, V]."""
+    def step(self, tokens_B: Tensor, open_B: Tensor) -> Tensor:
+        """Feed one token to every row; logits of the next: [rows, V]. What comes of rows that are not open is of no
+        use to anybody."""
         ...
 
     def keep(self, index: Tensor) -> None:
@@ -56,12 +57,12 @@ class TrunkAndBranchDecoder:
         repeats = torch.tensor(rows, device=self._policy.device)
         return self._policy.head(features[last]).repeat_interleave(repeats, 0)
 
-    def step(self, tokens_B: Tensor) -> Tensor:
+    def step(self, tokens_B: Tensor, open_B: Tensor) -> Tensor:
         """See `Decoder`."""
         positions = self._cache.positions
         self._cache.begin()
         features = self._run(tokens_B[:, None], positions[:, None], self._cache)
-        self._cache.advance()
+        self._cache.advance(open_B)
         return self._policy.head(features[:, 0])
 
     def keep(self, index: Tensor) -> None:
@@ -95,8 +96,8 @@ class PlainDecoder:
         self._reorder(index)
         return logits[index]
 
-    def step(self, tokens_B: Tensor) -> Tensor:
-        """See `Decoder`."""
+    def step(self, tokens_B: Tensor, open_B: Tensor) -> Tensor:
+        """See `Decoder`. All rows are at one position, so none can run past the last alone."""
         return self._run(tokens_B[:, None])
 
     def keep(self, index: Tensor) -> None:
@@ -112,3 +113,37 @@ class PlainDecoder:
     def _reorder(self, index: Tensor) -> None:
         for cache in self._state.values():
             cache.reorder_cache(index)
+
+
+class RereadingDecoder:
+    """No cache: every row is read again for every token, as the learner reads it. Slow, and right for any model."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []  # prompt, completion so far
+
+    def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
+        """All of them."""
+        return len(prompt_lengths)
+
+    def admit(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
+        """See `Decoder`."""
+        fresh = [(tuple(prompt), ()) for prompt, n in zip(prompts, rows, strict=True) for _ in range(n)]
+        self._rows += fresh
+        return self._next_logits(fresh)
+
+    def step(self, tokens_B: Tensor, open_B: Tensor) -> Tensor:
+        """See `Decoder`."""
+        news = zip(self._rows, tokens_B.tolist(), open_B.tolist(), strict=True)
+        self._rows = [(prompt, (*drawn, token) if is_open else drawn) for (prompt, drawn), token, is_open in news]
+        return self._next_logits(self._rows)
+
+    def keep(self, index: Tensor) -> None:
+        """See `Decoder`."""
+        self._rows = [self._rows[i] for i in index.tolist()]
+
+    def _next_logits(self, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> Tensor:
+        # Features predict the tokens of a branch. One token more, whichever, and the last of them predict the next.
+        features = self._policy.features([Tree(prompt, ((*drawn, 0),)) for prompt, drawn in rows])
+        lengths = torch.tensor([len(drawn) + 1 for _, drawn in rows], device=self._policy.device)
+        return self._policy.head(features[lengths.cumsum(0) - 1])

@@ -13,10 +13,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from groupwise.engines.decoders import Decoder, PlainDecoder, TrunkAndBranchDecoder
+from groupwise.engines.choice import MakeDecoder, choose_decoder
+from groupwise.engines.decoders import Decoder, PlainDecoder
 from groupwise.engines.rows import Request, Rows
+from groupwise.engines.sampler import check
 from groupwise.errors import EngineError
-from groupwise.models.policy import Policy
+from groupwise.models.policy import Attention, Policy
 from groupwise.types import Completion, Sampling
 
 
@@ -34,10 +36,10 @@ class EmbeddedEngine:
         self._max_rows = max_rows
         self._ends = end_tokens(policy)
         self._waiting: list[Request] = []
-        self._unanswered: list[Request] = []
         self._rows = Rows(policy.device, policy.tokenizer, self._ends)
+        self._proven: dict[Attention, MakeDecoder] = {}
         self._decoder: Decoder = PlainDecoder(policy)
-        self._loop: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self.tokens_sampled = 0
         """Tokens drawn so far."""
 
@@ -51,6 +53,7 @@ class EmbeddedEngine:
     ) -> list[Completion]:
         """See `Engine`. More completions than rows are drawn in several goes."""
         assert len(seeds) == n
+        check(sampling)
         room = self._policy.context - len(prompt_ids)
         if not prompt_ids or room < 1:
             raise EngineError(
@@ -58,13 +61,16 @@ class EmbeddedEngine:
                 f"{self._policy.context} tokens and a prompt needs at least one. See task.max_prompt_tokens."
             )
         limit = min(sampling.max_new_tokens, room)
+        loop = asyncio.get_running_loop()
         pieces = [tuple(seeds[i : i + self._max_rows]) for i in range(0, n, self._max_rows)]
-        futures = [asyncio.get_running_loop().create_future() for _ in pieces]
+        futures = [loop.create_future() for _ in pieces]
+        if self._task is not None and self._task.get_loop() is not loop:
+            self._forget()  # that loop was left in the middle, and whoever waits in it waits in vain
+            self._task = None
         for piece, future in zip(pieces, futures, strict=True):
             self._waiting.append(Request(tuple(prompt_ids), sampling, piece, limit, future))
-        self._unanswered += self._waiting[-len(pieces) :]
-        if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._run())
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
         return [completion for group in await asyncio.gather(*futures) for completion in group]
 
     async def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -74,33 +80,43 @@ class EmbeddedEngine:
 
     async def _run(self) -> None:
         """Until nobody waits. An error reaches everybody who does."""
-        # Let all callers that are starting together queue up, so that their prompts are read in one pass.
-        await asyncio.sleep(0)
         try:
+            # Let all callers that are starting together queue up, so that their prompts are read in one pass.
+            await asyncio.sleep(0)
             self._start()
             while self._waiting or len(self._rows):
                 with torch.inference_mode():
                     self._admit()
                     self._retire()
                     if len(self._rows):
-                        self._rows.draw(self._decoder.step(self._rows.last_tokens))
+                        logits = self._decoder.step(self._rows.last_tokens, ~self._rows.finished)
+                        self._rows.draw(logits)
                         self._retire()
                 await asyncio.sleep(0)
         except Exception as error:
-            self._waiting = []
-            self._rows = Rows(self._policy.device, self._policy.tokenizer, self._ends)
-            for request in self._unanswered:
-                if not request.done.done():
-                    request.done.set_exception(error)
-        finally:
-            self._unanswered = []
+            for request in self._forget():
+                request.done.set_exception(error)
+        except asyncio.CancelledError:
+            for request in self._forget():
+                request.done.cancel()
+            raise
+
+    def _forget(self) -> list[Request]:
+        """Give everything up, so that nothing of it can come up again; returns the requests that were not answered."""
+        in_flight = {id(request): request for request, _ in self._rows.entries}
+        unanswered = [request for request in [*self._waiting, *in_flight.values()] if not request.done.done()]
+        self._waiting = []
+        self._rows = Rows(self._policy.device, self._policy.tokenizer, self._ends)
+        return unanswered
 
     def _start(self) -> None:
-        trunk_and_branch = self._policy.attention == "trunk_and_branch"
-        self._decoder = TrunkAndBranchDecoder(self._policy) if trunk_and_branch else PlainDecoder(self._policy)
-        self._rows = Rows(self._policy.device, self._policy.tokenizer, self._ends)
+        attention = self._policy.attention
+        if attention not in self._proven:
+            self._proven[attention] = choose_decoder(self._policy)
+        self._decoder = self._proven[attention](self._policy)
 
     def _admit(self) -> None:
+        self._waiting = [request for request in self._waiting if not request.done.cancelled()]
         free = self._max_rows - len(self._rows)
         fitting = 0
         while fitting < len(self._waiting) and len(self._waiting[fitting].seeds) <= free:
@@ -109,15 +125,16 @@ class EmbeddedEngine:
         fitting = self._decoder.admissible([len(r.prompt_ids) for r in self._waiting[:fitting]], len(self._rows) > 0)
         if not fitting:
             return
-        joining, self._waiting = self._waiting[:fitting], self._waiting[fitting:]
-        logits = self._decoder.admit([r.prompt_ids for r in joining], [len(r.seeds) for r in joining])
         first = len(self._rows)
+        joining, self._waiting = self._waiting[:fitting], self._waiting[fitting:]
         for request in joining:
             self._rows.add(request)
+        logits = self._decoder.admit([r.prompt_ids for r in joining], [len(r.seeds) for r in joining])
         self._rows.draw(logits, first)
 
     def _retire(self) -> None:
         """Answer for the finished rows, and drop them once that is worth the copy."""
+        self._rows.abandon()
         for request, branch, completion in self._rows.newly_finished():
             self.tokens_sampled += len(completion.token_ids)
             request.finish(branch, completion)

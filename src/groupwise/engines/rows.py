@@ -74,6 +74,8 @@ class Rows:
         self._told = torch.cat([self._told, torch.zeros(n, dtype=torch.bool)])
         self._tokens = torch.cat([self._tokens, self._tokens.new_zeros(n, self._tokens.shape[1])])
         self._logprobs = torch.cat([self._logprobs, self._logprobs.new_zeros(n, self._logprobs.shape[1])])
+        if self._seen is not None:
+            self._seen = torch.cat([self._seen, self._mentioned(len(self._seen), self._seen.shape[1])])
 
     def draw(self, logits: Tensor, first: int = 0) -> None:
         """Draw the next token of every row from `first` on: `logits` [rows, V]."""
@@ -91,6 +93,12 @@ class Rows:
         fresh = (finished & ~self._told).nonzero()[:, 0].tolist()
         self._told = finished
         return [(*self.entries[i], self._completion(i)) for i in fresh]
+
+    def abandon(self) -> None:
+        """End the rows that nobody waits for any more."""
+        gone = [i for i, (request, _) in enumerate(self.entries) if request.done.cancelled()]
+        self.finished[gone] = True
+        self._told[gone] = True
 
     def alive(self) -> Tensor:
         """Index of the rows that are not finished."""
@@ -129,15 +137,18 @@ class Rows:
 
     def _seen_tokens(self, index: Tensor, vocabulary: int) -> Tensor:
         """[rows, V] tokens of the prompt and of the completion so far; kept only when a penalty asks for it."""
-        if self._seen is None or len(self._seen) < len(self.entries):
-            seen = torch.zeros(len(self.entries), vocabulary, dtype=torch.bool, device=self._device)
-            if self._seen is not None:
-                seen[: len(self._seen)] = self._seen
-            for i in range(0 if self._seen is None else len(self._seen), len(self.entries)):
-                seen[i, self._integers(sorted(set(self.entries[i][0].prompt_ids)))] = True
-                seen[i, self._tokens[i, : int(self._counts[i])]] = True
-            self._seen = seen
+        if self._seen is None:
+            self._seen = self._mentioned(0, vocabulary)
         return self._seen[index]
+
+    def _mentioned(self, first: int, vocabulary: int) -> Tensor:
+        """[rows, V] what stands in the prompt, and so far in the completion, of the rows from `first` on."""
+        mentioned = torch.zeros(len(self.entries) - first, vocabulary, dtype=torch.bool, device=self._device)
+        for row, (request, _) in enumerate(self.entries[first:]):
+            count = int(self._counts[first + row])
+            mentioned[row, self._integers(request.prompt_ids)] = True
+            mentioned[row, self._tokens[first + row, :count]] = True
+        return mentioned
 
     def _look_for(self, stops: Sequence[str], index: Tensor) -> None:
         """End the rows whose text now holds a stop string."""
@@ -154,7 +165,7 @@ class Rows:
         count = int(self._counts[i])
         token_ids = self._tokens[i, :count].tolist()
         text = self._decode(token_ids)
-        stopped = token_ids[-1] in self._ends or token_ids[-1] in request.sampling.stop_token_ids
+        stopped = count < request.limit or token_ids[-1] in self._ends | set(request.sampling.stop_token_ids)
         for stop in request.sampling.stop:
             before, found, _ = text.partition(stop)
             text, stopped = before, stopped or bool(found)

@@ -9,11 +9,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from groupwise.errors import EngineError
 from groupwise.types import Sampling
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def check(sampling: Sampling) -> None:
+    """Refuse what cannot be drawn from."""
+    possible = {
+        "max_new_tokens": sampling.max_new_tokens >= 1,
+        "temperature": sampling.temperature >= 0,
+        "top_p": 0 < sampling.top_p <= 1,
+        "top_k": sampling.top_k >= 0,
+        "min_p": 0 <= sampling.min_p < 1,
+        "repetition_penalty": sampling.repetition_penalty > 0,
+        "stop": all(sampling.stop),
+    }
+    if impossible := [name for name, is_possible in possible.items() if not is_possible]:
+        raise EngineError(f"{', '.join(impossible)} cannot be as in {sampling}")
 
 
 def uniforms(seeds_B: Tensor, places_B: Tensor) -> Tensor:
@@ -39,15 +55,15 @@ def draw(logits: Tensor, uniforms_B: Tensor, sampling: Sampling, seen: Tensor | 
     The logprob is that of `Sampling`: full vocabulary, temperature applied, nothing else. `seen` [B, V] marks tokens
     that the repetition penalty applies to.
     """
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     scaled = logits / sampling.temperature if sampling.temperature > 0 else logits
     choice = scaled if seen is None else _penalised(logits, seen, sampling)
     if sampling.temperature == 0:
         tokens_B = choice.argmax(-1)
     else:
         tokens_B = _inverse_cdf(_truncated(choice, sampling), uniforms_B)
-    chosen = scaled.gather(-1, tokens_B[:, None])[:, 0]
-    return tokens_B, chosen - torch.logsumexp(scaled, -1)
+    # Not `chosen - logsumexp`: two large numbers leave a difference that is rounded as they are.
+    return tokens_B, torch.log_softmax(scaled, -1).gather(-1, tokens_B[:, None])[:, 0]
 
 
 def _penalised(logits: Tensor, seen: Tensor, sampling: Sampling) -> Tensor:

@@ -106,17 +106,19 @@ def _load_model(section: ModelSection, dtype: torch.dtype, device: torch.device)
     where = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(section.id, **where)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             section.id, config=config, dtype=dtype, output_loading_info=True, **where
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(_explain(section, error)) from error
+    model, found = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     if missing := sorted(found["missing_keys"]):
         raise ModelError(
             f'model.id = "{section.id}" holds no weights for {", ".join(missing[:3])}{", ..." if missing[3:] else ""}: '
             f"they would be random numbers. Is it a causal language model, as {type(model).__name__} is?"
         )
-    return cast(PreTrainedModel, cast(nn.Module, model).to(device))
+    cast(nn.Module, model).to(device)
+    return model
 
 
 def _load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:

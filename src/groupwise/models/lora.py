@@ -32,30 +32,29 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
         lora_dropout=section.dropout,
         target_modules=section.targets,
     )
-    names = {name for name, _ in model.named_modules()}
+    kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+    linear = sorted({name.rpartition(".")[2] for name, kind in kinds.items() if "Linear" in kind or kind == "Conv1D"})
+
+    def misfit(why: str) -> ModelError:
+        hint = "" if isinstance(section.targets, list) else " A list holds names; a text is a regular expression."
+        return ModelError(
+            f"lora.targets = {section.targets!r} does not fit {type(model).__name__}: {why}. Its linear layers are "
+            f'called: {", ".join(linear) or "(none)"}. "all-linear" takes all but the head.{hint}'
+        )
+
     listed = section.targets if isinstance(section.targets, list) else []
-    if unknown := [t for t in listed if not any(name == t or name.endswith(f".{t}") for name in names)]:
-        raise _misfit(model, section, f"it has no layer called {', '.join(unknown)}")
+    if unknown := [t for t in listed if not any(name == t or name.endswith(f".{t}") for name in kinds)]:
+        raise misfit(f"it has no layer called {', '.join(unknown)}")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")  # refused below
             adapted = cast(PeftModel, get_peft_model(model, config))
     except ValueError as error:
-        raise _misfit(model, section, f"{error}".splitlines()[0].rstrip(".")) from error
+        raise misfit(f"{error}".splitlines()[0].rstrip(".")) from error
     ends = model.get_input_embeddings(), model.get_output_embeddings()
     if model.config.get_text_config().tie_word_embeddings and any(isinstance(end, BaseTunerLayer) for end in ends):
-        raise _misfit(model, section, "its head and its embeddings are one matrix, and an adapter can change but one")
+        raise misfit("its head and its embeddings are one matrix, and an adapter can change but one of them")
     return adapted
-
-
-def _misfit(model: PreTrainedModel, section: LoraSection, why: str) -> ModelError:
-    kinds = {name.rpartition(".")[2]: type(module).__name__ for name, module in model.named_modules()}
-    linear = sorted(name for name, kind in kinds.items() if "Linear" in kind or kind == "Conv1D")
-    hint = "" if isinstance(section.targets, list) else " A list holds names; a text is a regular expression."
-    return ModelError(
-        f"lora.targets = {section.targets!r} does not fit {type(model).__name__}: {why}. "
-        f'Its linear layers are called: {", ".join(linear) or "(none)"}. "all-linear" takes all but the head.{hint}'
-    )
 
 
 def has_a_base(adapted: PeftModel) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
@@ -46,14 +46,17 @@ def write_small_model(
 
 
 def character_tokenizer(tags: Sequence[str] = TAGS) -> PreTrainedTokenizerFast:
-    """One token per printable ASCII character, and one for each tag.
+    """One token per printable ASCII character and newline, and one for each tag.
 
     Example: `character_tokenizer().encode("<answer>12</answer>")` are four tokens.
     """
-    names = ["<pad>", "<eos>", "<unk>", *tags, *CHARACTERS]
-    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
+    # Bytes without merges, as the space and the newline are called there. `AutoTokenizer` makes a Qwen2Tokenizer of
+    # whatever lies beside a Qwen2 model, which is just that: with another kind it would silently lose both.
+    characters = CHARACTERS.replace(" ", "Ġ").replace("\n", "Ċ")
+    names = ["<pad>", "<eos>", "<unk>", *tags, *characters]
+    tokenizer = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, merges=[], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in tags])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", bos_token=None

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -172,19 +173,24 @@ def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(work)
-    try:
-        with ThreadPoolExecutor(1) as thread:
-            result = thread.submit(loop.run_until_complete, task)
-            try:
-                return result.result()
-            except KeyboardInterrupt:
-                # The notebook's stop button reaches this thread only.
-                loop.call_soon_threadsafe(task.cancel)
-                raise
-    finally:
-        loop.close()
+    began: Future[Callable[[], object]] = Future()
+
+    async def stoppable() -> Result:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        began.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await work
+
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(asyncio.run, stoppable())
+        try:
+            return result.result()
+        except KeyboardInterrupt:
+            # The notebook's stop button reaches this thread only. Where the work itself was interrupted, its loop is
+            # closed already.
+            with suppress(RuntimeError):
+                began.result()()
+            raise
 
 
 def _identity(parts: Parts) -> dict[str, Any]:
