@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +13,11 @@ from groupwise.models.small import write_small_model
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = README.split("```")[1::2]
 
 
 def test_the_example_runs_as_printed(tmp_path):
-    example = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Trainer(" in block)
+    example = next(block for block in BLOCKS if block.startswith("python\n")).removeprefix("python\n")
     write_small_model(tmp_path / "runs" / "demo-warm-start" / "model", hidden=32, layers=2)
     (tmp_path / "example.py").write_text(example, encoding="utf-8")
     done = subprocess.run(
@@ -28,7 +28,7 @@ def test_the_example_runs_as_printed(tmp_path):
 
 
 def test_the_tree_names_every_source_file_and_no_other():
-    tree = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if block.startswith("src/groupwise/"))
+    tree = next(block for block in BLOCKS if block.startswith("\nsrc/groupwise/")).strip()
     named = set()
     room = ""
     for line in tree.splitlines()[1:]:

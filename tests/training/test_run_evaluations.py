@@ -1,11 +1,13 @@
 """Evaluations in a run: when they are held, on what, what they say, and that every answer is kept."""
 
 import pytest
+import torch
 from toy_runs import ROWS, Listener, small_letters, trainer_of
 
 from groupwise.errors import TaskError
 from groupwise.tasks import Task
 from groupwise.types import Problem
+from toys import ids_of, tiny_model
 
 HELD_OUT = [Problem(f"held/{i}", f"{letter}=", {"answer": letter}) for i, letter in enumerate("mnopq")]
 TRAIN = [Problem(f"train/{i}", f"{letter}=", {"answer": letter}) for i, letter in enumerate("abcdef")]
@@ -71,6 +73,26 @@ def test_greedy_answers_are_the_same_until_the_policy_changes(tmp_path):
     assert last != first
 
 
+def test_greedy_answers_are_those_of_transformers(tmp_path):
+    model = tiny_model(loudness=5.0)
+    evaluation = trainer_of(tmp_path, rows=task(), model=model).evaluate()
+    for answer in evaluation.answers:
+        ids = torch.tensor([ids_of(answer.problem.prompt)])
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+        assert answer.completion.token_ids == tuple(out[0, ids.shape[1] :].tolist())
+
+
+def test_every_problem_has_draws_of_its_own(tmp_path):
+    twins = [Problem(f"held/{i}", "m=", {"answer": "m"}) for i in range(2)]
+    trainer = trainer_of(tmp_path, rows=task(held_out=twins), **{"evaluation.pass_at": [1]})
+    first, second = (
+        [a.completion.token_ids for a in trainer.evaluate().answers if not a.greedy and a.problem.id == twin.id]
+        for twin in twins
+    )
+    assert not set(first) & set(second)
+    assert len(set(first)) == 8
+
+
 def test_training_does_not_depend_on_evaluations(tmp_path):
     rewards = []
     for name, settings in (("a", {}), ("b", {"evaluation.every": 1, "evaluation.pass_at": [2]})):
@@ -80,12 +102,22 @@ def test_training_does_not_depend_on_evaluations(tmp_path):
 
 
 def test_the_change_is_told_after_the_first(tmp_path):
-    listener = Listener()
-    trainer_of(tmp_path, rows=task(), reporter=listener, **{"evaluation.every": 1}).train()
-    (before, first), *others = listener.evaluations
+    listener, judged = Listener(), []
+
+    def better_each_time(text, columns):
+        judged.append(text)
+        evaluation, place = divmod(len(judged) - 1, len(HELD_OUT))
+        return place <= evaluation
+
+    rows = task(is_correct=better_each_time)
+    trainer_of(tmp_path, rows=rows, reporter=listener, **{"evaluation.every": 1}).train()
+    (before, first), (_, second), (_, third) = listener.evaluations
     assert before == "before"
+    assert "accuracy 0.200" in first
     assert "p =" not in first
-    assert all("p =" in words or "p <" in words for _, words in others)
+    assert "(+0.200 [" in second
+    assert "(+0.400 [" in third
+    assert "p =" in third
 
 
 def test_without_held_out_problems_nothing_is_evaluated_and_that_is_said(tmp_path):
@@ -116,3 +148,11 @@ def test_evaluate_alone_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     run = trainer.train()
     assert run.evaluations()[0]["accuracy"] == evaluation.accuracy.value
+
+
+def test_the_reporter_hears_the_steps_and_the_end(tmp_path):
+    listener = Listener()
+    trainer_of(tmp_path, reporter=listener, **{"train.steps": 3, "task.hold_out": 2}).train()
+    assert (listener.steps, listener.depth) == (3, 0)
+    assert [label for label, _ in listener.evaluations] == ["before", "after"]
+    assert listener.evaluations[0][1].startswith("accuracy 0.")

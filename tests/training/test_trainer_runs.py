@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from toy_runs import ROWS, TIMES, Listener, loaded, plain_logprobs, small_letters, trainer_of
+from toy_runs import ROWS, TIMES, loaded, plain_logprobs, small_letters, trainer_of
 
 from groupwise import Trainer, load_recipe
 from groupwise.errors import RecipeError, TaskError
@@ -164,6 +164,14 @@ def test_more_prompts_a_step_than_there_are(tmp_path):
     assert all(len(set(drawn)) > 4 for drawn in by_problem.values())
 
 
+def test_a_step_draws_anew(tmp_path):
+    settings = {"train.prompts_per_step": 1, "optimizer.lr": 1e-30}
+    run = trainer_of(tmp_path, rows=ROWS[:1], **settings).train()
+    first, second = ({row.token_ids for row in run.rollouts(step)} for step in (1, 2))
+    assert len(first) == len(second) == 4
+    assert not first & second
+
+
 # --- what comes out -------------------------------------------------------------------------------------------------
 
 
@@ -252,9 +260,12 @@ def test_the_model_is_transformers_own_again_afterwards(tmp_path):
 def test_the_same_seed_gives_the_same_run(tmp_path, settings):
     runs = []
     for name, seed in (("one", 5), ("two", 5), ("other", 6)):
-        torch.manual_seed(len(runs))  # whatever a program drew before
         settings = {**settings, "run.name": name, "seed": seed, "task.hold_out": 2, "evaluation.pass_at": [2]}
-        runs.append(trainer_of(tmp_path, **settings, **{"evaluation.samples": 2}).train())
+        trainer = trainer_of(tmp_path, **settings, **{"evaluation.samples": 2})
+        torch.manual_seed(len(runs))  # whatever a program draws before the model is loaded, and after
+        trainer.prepare()
+        torch.manual_seed(len(runs))
+        runs.append(trainer.train())
 
     def lasting(run):
         metrics = [{k: v for k, v in row.items() if k not in TIMES} for row in run.metrics.read()]
@@ -282,11 +293,3 @@ def test_in_a_running_event_loop_as_in_a_notebook(tmp_path):
     run = asyncio.run(cell())
     assert run.status == "finished"
     assert len(run.metrics.read()) == 2
-
-
-def test_the_reporter_hears_the_steps_and_the_end(tmp_path):
-    listener = Listener()
-    trainer_of(tmp_path, reporter=listener, **{"train.steps": 3, "task.hold_out": 2}).train()
-    assert (listener.steps, listener.depth) == (3, 0)
-    assert [label for label, _ in listener.evaluations] == ["before", "after"]
-    assert listener.evaluations[0][1].startswith("accuracy 0.")

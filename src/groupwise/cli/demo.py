@@ -29,7 +29,6 @@ def demo(
     from groupwise.cli.progress import TerminalReporter, terminal
     from groupwise.cli.quiet import quiet_libraries
     from groupwise.config import load_recipe
-    from groupwise.models.small import write_small_model
     from groupwise.training.trainer import Trainer
 
     quiet_libraries()
@@ -39,7 +38,7 @@ def demo(
     common = [f"seed={seed}", f'run.folder="{folder}"']
     with TerminalReporter(console) as reporter:
         untrained = folder / f"{name}-untrained"
-        write_small_model(untrained, hidden=160, seed=seed)
+        write_untrained(untrained, seed)
         console.print(f"1/2  An untrained model ({untrained}) learns from correct demonstrations.")
         first = [f'model.id="{untrained}"', f"run.name={name}-warm-start"]
         warm = Trainer.from_recipe(load_recipe(RECIPES / "demo_warm_start.toml", [*common, *first]), reporter).sft()
@@ -47,6 +46,13 @@ def demo(
         second = [f'model.id="{warm.model_path}"', f"run.name={name}"]
         run = Trainer.from_recipe(load_recipe(RECIPES / "demo.toml", [*common, *second]), reporter).train()
     _show(console, run, time.monotonic() - start)
+
+
+def write_untrained(folder: Path, seed: int) -> None:
+    """The demo's model: 1.2 million parameters, none of them trained."""
+    from groupwise.models.small import write_small_model
+
+    write_small_model(folder, hidden=160, seed=seed)
 
 
 def _free_name(folder: Path) -> str:

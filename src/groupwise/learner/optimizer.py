@@ -24,7 +24,7 @@ _SCALE_GROWS_AFTER = 200
 
 
 class PolicyOptimizer:
-    """Steps the trainable parameters of a policy.
+    """Steps the trainable parameters of a policy. `loss_scaling` is for one that computes in fp16.
 
     Example:
 

@@ -60,7 +60,7 @@ def stored_dtype(section: ModelSection) -> Literal["fp32", "bf16", "fp16"]:
         config = AutoConfig.from_pretrained(
             base_id or section.id, revision=section.revision, trust_remote_code=section.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(_explain(section, error)) from error
     names: dict[Any, Literal["bf16", "fp16"]] = {torch.bfloat16: "bf16", torch.float16: "fp16"}
     return names.get(config.dtype, "fp32")
@@ -109,7 +109,7 @@ def _load_model(section: ModelSection, dtype: torch.dtype, device: torch.device)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             section.id, config=config, dtype=dtype, output_loading_info=True, **where
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(_explain(section, error)) from error
     model, found = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     if missing := sorted(found["missing_keys"]):
@@ -126,9 +126,13 @@ def _load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(
             section.id, revision=section.revision, trust_remote_code=section.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(_explain(section, error, "tokenizer")) from error
-    return cast(PreTrainedTokenizerBase, tokenizer)
+    loaded = cast(PreTrainedTokenizerBase, tokenizer)
+    if set(loaded.get_vocab()) <= set(loaded.all_special_tokens):
+        # What transformers makes of a folder that has no tokenizer.
+        raise ModelError(_explain(section, ValueError("its tokenizer knows no token but special ones"), "tokenizer"))
+    return loaded
 
 
 def _explain(section: ModelSection, error: Exception, part: str = "model") -> str:

@@ -69,7 +69,7 @@ def adapter_base(folder: str) -> str | None:
         return None
     try:
         base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is not the configuration of an adapter: {error!r}") from error
     if not base:
         raise ModelError(f"{path} does not say which model the adapter belongs to (base_model_name_or_path is empty)")
