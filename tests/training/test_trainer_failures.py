@@ -52,6 +52,7 @@ def test_a_reward_that_raises_names_itself_and_its_row_and_loses_nothing(tmp_pat
     assert run.rollout_steps() == [1]
     assert len(run.rollouts(1)) == 8
     assert [row["label"] for row in run.evaluations()] == ["before"]
+    assert run.trained_model().is_dir(), "the step that was made is not lost"
 
 
 @pytest.mark.parametrize(

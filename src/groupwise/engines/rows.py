@@ -166,9 +166,8 @@ class Rows:
         token_ids = self._tokens[i, :count].tolist()
         text = self._decode(token_ids)
         stopped = count < request.limit or token_ids[-1] in self._ends | set(request.sampling.stop_token_ids)
-        for stop in request.sampling.stop:
-            before, found, _ = text.partition(stop)
-            text, stopped = before, stopped or bool(found)
+        if cuts := [place for stop in request.sampling.stop if (place := text.find(stop)) >= 0]:
+            text, stopped = text[: min(cuts)], True
         logprobs = self._logprobs[i, :count].tolist()
         return Completion(tuple(token_ids), tuple(logprobs), "stop" if stopped else "length", text)
 

@@ -35,6 +35,8 @@ class Reference:
         self._values: dict[str, Tensor] | None = None
         if policy.adapted is None or section.every is not None:
             self._values = {name: parameter.detach().clone() for name, parameter in policy.trainable().items()}
+        self._exact: dict[str, Tensor] = {}
+        """Of a reference that moves: the 16-bit values in fp32, where a small `mix` is not rounded away."""
 
     @contextmanager
     def active(self) -> Generator[None]:
@@ -63,7 +65,12 @@ class Reference:
         if self._values is None:
             raise AssertionError("a reference that is the adapter switched off cannot move")
         for name, parameter in self._policy.trainable().items():
-            self._values[name].lerp_(parameter.detach(), share)
+            exact = self._exact.get(name, self._values[name])
+            if exact.dtype in (torch.bfloat16, torch.float16):
+                exact = self._exact[name] = exact.float()
+            exact.lerp_(parameter.detach().to(exact.dtype), share)
+            if exact is not self._values[name]:
+                self._values[name].copy_(exact)
 
     def _swap(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self._policy.trainable().items():

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from groupwise.config import LoadedRecipe, Recipe, load_recipe
 from groupwise.engines.embedded import EmbeddedEngine
-from groupwise.errors import RecipeError, TaskError
+from groupwise.errors import GroupwiseError, RecipeError, TaskError
 from groupwise.learner.optimizer import check_available
 from groupwise.models.load import DTYPES, pick_device, prepare_policy
 from groupwise.models.policy import Policy
@@ -159,9 +159,11 @@ class Trainer:
             try:
                 torch.manual_seed(parts.recipe.seed)  # for the dropout of adapters, whatever was drawn before
                 run_to_end(loop(parts, run, self._reporter))
-            except KeyboardInterrupt:
-                save_policy(parts.policy, run.model_path)
-                self._reporter.message(f"the run so far is in {run.path}, the model as it was in {run.model_path}")
+            except (KeyboardInterrupt, GroupwiseError):
+                # No step of the policy is lost to a reward that fails at the thousandth; a full disk is told once.
+                with suppress(GroupwiseError):
+                    save_policy(parts.policy, run.model_path)
+                    self._reporter.message(f"the run so far is in {run.path}, the model as it was in {run.model_path}")
                 raise
             save_policy(parts.policy, run.model_path)
         return run
