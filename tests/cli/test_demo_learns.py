@@ -33,7 +33,9 @@ def flipped(rewards_QG):
 
 def test_a_shorter_demo_learns_and_a_flipped_sign_does_not(tmp_path, monkeypatch: pytest.MonkeyPatch):
     demo.write_untrained(tmp_path / "untrained", SEED)
-    loaded = recipe("demo_warm_start.toml", tmp_path, tmp_path / "untrained", "sft.steps=700", "evaluation.before=false")
+    loaded = recipe(
+        "demo_warm_start.toml", tmp_path, tmp_path / "untrained", "sft.steps=700", "evaluation.before=false"
+    )
     warm = Trainer.from_recipe(loaded).sft()
 
     before, after = trained(tmp_path, warm.model_path, "right")

@@ -136,3 +136,17 @@ def test_a_moving_reference_under_lora_begins_at_the_base():
 def test_what_cannot_move_says_so():
     with pytest.raises(AssertionError, match="cannot move"):
         Reference(policy_of("llama", lora=LORA), ReferenceSection()).mix(0.5)
+
+
+def test_a_small_mix_is_not_rounded_away_in_16_bits():
+    policy = policy_of("qwen2", dtype="bf16")
+    reference = Reference(policy, ReferenceSection(every=1, mix=0.001))
+    name, parameter = next(iter(policy.trainable().items()))
+    before = parameter.detach().float().clone()
+    with torch.no_grad():
+        parameter.add_(1.0)
+    for _ in range(200):
+        reference.mix(0.001)
+    with reference.active():
+        moved = (policy.trainable()[name].float() - before).mean()
+    assert abs(float(moved) - (1 - 0.999**200)) < 0.01  # in bf16 alone nothing would have moved
