@@ -4,8 +4,8 @@
     523-87         13-7-0=6;12-8-1=3;5-0-1=4
 
 Columns go from right to left, and every column says all that it takes: two digits, and the carry or loan. The last
-digit of its result is a digit of the whole result; the ten in front of it is the carry, which the next column adds. In a
-difference, a column that is too small is given ten, which the next column pays back. That every column has one form
+digit of its result is a digit of the whole result; the ten in front of it is the carry, which the next column adds. In
+a difference, a column that is too small is given ten, which the next column pays back. That every column has one form
 and nothing is left to remember is what makes it easy to learn for a small model.
 """
 
