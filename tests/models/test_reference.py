@@ -139,7 +139,7 @@ def test_what_cannot_move_says_so():
 
 
 def test_a_small_mix_is_not_rounded_away_in_16_bits():
-    policy = policy_of("qwen2", dtype="bf16")
+    policy = policy_of(model_of("qwen2").bfloat16())
     reference = Reference(policy, ReferenceSection(every=1, mix=0.001))
     name, parameter = next(iter(policy.trainable().items()))
     before = parameter.detach().float().clone()

@@ -36,6 +36,17 @@ def test_evaluations_are_held_when_asked_for(tmp_path):
     assert labels(run) == [("before", 0), ("after", 2)]  # the last step is not evaluated twice
 
 
+def test_a_reward_is_told_in_evaluations_too_how_far_training_is(tmp_path):
+    told = []
+
+    def annealed(completions, trainer_state, **kwargs):
+        told.append((trainer_state.global_step, trainer_state.max_steps))
+        return [trainer_state.global_step / trainer_state.max_steps] * len(completions)
+
+    trainer_of(tmp_path, [annealed], task(), **{"train.steps": 3, "evaluation.every": 2}).train()
+    assert told == [(0, 3), (1, 3), (2, 3), (2, 3), (3, 3), (3, 3)]  # before, two steps, step 2, the last step, after
+
+
 def test_the_numbers_are_those_of_the_answers(tmp_path):
     settings = {"evaluation.pass_at": [1, 3], "evaluation.samples": 3, "evaluation.problems": 4}
     run = trainer_of(tmp_path, rows=task(), **settings).train()

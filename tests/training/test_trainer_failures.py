@@ -9,6 +9,7 @@ import pytest
 from toy_runs import ROWS, Listener, loaded, small_letters, trainer_of
 
 from groupwise.errors import LearnerError, RecipeError, RewardError, RunError, TaskError
+from groupwise.learner.learner import Learner
 from groupwise.runs.folder import RunFolder
 
 
@@ -192,3 +193,21 @@ def test_dropped_prompts_are_told(tmp_path):
     rows = [*ROWS, {"prompt": "a long one " * 5, "answer": "A"}]
     trainer_of(tmp_path, rows=rows, reporter=listener, **{"task.max_prompt_tokens": 10}).train()
     assert any("1 too long and dropped: rows/train/12" in message for message in listener.messages)
+
+
+def test_memory_that_ends_costs_no_step_of_the_model(tmp_path, monkeypatch):
+    """Not one of our errors, and the model is kept all the same."""
+    once, update = [], Learner.update
+
+    async def fails_the_second_time(self, *args, **kwargs):
+        if once:
+            raise RuntimeError("out of memory")
+        once.append(True)
+        return await update(self, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "update", fails_the_second_time)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer_of(tmp_path, **{"train.steps": 3}).train()
+    run = RunFolder.open(tmp_path / "toy")
+    assert run.status == "failed"
+    assert any((run.model_path).glob("*.safetensors"))

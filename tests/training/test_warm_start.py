@@ -201,6 +201,12 @@ def test_adapters_warm_up_too(tmp_path):
     assert losses[-1] < losses[0] / 2
 
 
+def test_it_is_evaluated_when_asked_for(tmp_path):
+    settings = {"sft.steps": 5, "evaluation.every": 2, "task.hold_out": 2}
+    run = warm(tmp_path, **settings).sft()
+    assert [row["label"] for row in run.evaluations()] == ["before", "step 2", "step 4", "after"]
+
+
 def test_demonstrations_are_not_graded(tmp_path):
     """A reward that cannot grade is no matter to a warm start without held-out problems."""
 

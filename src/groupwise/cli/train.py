@@ -22,8 +22,8 @@ Overrides = Annotated[
 def train(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Train by rewards: GRPO, as the recipe says.
 
-    Everything is written into a run folder (run.folder/run.name of the recipe). Ctrl-C stops after the step at hand
-    and keeps the model as it was then.
+    Everything is written into a run folder (run.folder/run.name of the recipe). Ctrl-C stops within the step at hand
+    and keeps the model as it is then.
     """
     run = carried_out("train", recipe, overrides or [])
     tell_what_next(

@@ -96,9 +96,9 @@ class Rows:
 
     def abandon(self) -> None:
         """End the rows that nobody waits for any more."""
-        gone = [i for i, (request, _) in enumerate(self.entries) if request.done.cancelled()]
-        self.finished[gone] = True
-        self._told[gone] = True
+        if gone := [i for i, (request, _) in enumerate(self.entries) if request.done.cancelled()]:
+            self.finished[gone] = True
+            self._told[gone] = True
 
     def alive(self) -> Tensor:
         """Index of the rows that are not finished."""

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from groupwise.engines.engine import Engine
-from groupwise.rewards import RewardFunction
+from groupwise.rewards import RewardFunction, TrainerState
 from groupwise.rollouts.grade import graded
 from groupwise.rollouts.prompts import Fitted
 from groupwise.rollouts.rollouts import rollout_seed
@@ -67,11 +67,11 @@ class Examiner:
     seed: int = 0
     reporter: Reporter = field(default_factory=QuietReporter)
 
-    async def examine(self) -> Evaluation:
-        """Put every problem to the policy as it is now."""
+    async def examine(self, state: TrainerState) -> Evaluation:
+        """Put every problem to the policy as it is now. `state` tells reward functions how far training is."""
         self.reporter.started(len(self.prompts.problems) * (1 + self._draws), "evaluating")
         try:
-            return await self._examined()
+            return await self._examined(state)
         finally:
             self.reporter.finished()
 
@@ -80,7 +80,7 @@ class Examiner:
         """Whether pass@k is asked for, and can be told."""
         return bool(self.pass_at) and self.is_correct is not None
 
-    async def _examined(self) -> Evaluation:
+    async def _examined(self, state: TrainerState) -> Evaluation:
         greedy = await self._answers(1, replace(self.sampling, temperature=0.0))
         correct = self._judged(greedy, greedy=True)
         sampled: list[EvaluatedAnswer] = []
@@ -95,7 +95,7 @@ class Examiner:
             estimates = {k: pass_at_k(counts, k) for k in self.pass_at}
         return Evaluation(
             accuracy=accuracy([answer.correct for answer in correct]) if self.is_correct is not None else None,
-            reward=await self._mean_reward(greedy),
+            reward=await self._mean_reward(greedy, state),
             pass_at=estimates,
             answers=(*correct, *sampled),
         )
@@ -131,9 +131,10 @@ class Examiner:
             for branch, rollout in enumerate(group.rollouts)
         ]
 
-    async def _mean_reward(self, groups: Sequence[Group]) -> float | None:
+    async def _mean_reward(self, groups: Sequence[Group], state: TrainerState) -> float | None:
         if not self.rewards:
             return None
-        rewards = [reward for group in await graded(groups, self.rewards) for reward in group.rewards_G]
+        done = await graded(groups, self.rewards, trainer_state=state)
+        rewards = [reward for group in done for reward in group.rewards_G]
         known = [reward for reward in rewards if reward is not None]
         return fmean(known) if known else None

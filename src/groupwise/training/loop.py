@@ -27,18 +27,22 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
     trackers = trackers_of(parts, run, reporter)
     problems = Epochs(parts.train.problems, recipe.seed)
     size = recipe.train.prompts_per_step
+
+    def state_at(step: int) -> TrainerState:
+        return TrainerState(step, recipe.train.steps, problems.epoch(max(step - 1, 0) * size))
+
     reporter.started(recipe.train.steps, "training")
     try:
         if recipe.evaluation.before:
-            await examination.hold("before", 0)
+            await examination.hold("before", state_at(0))
         for step in range(1, recipe.train.steps + 1):
-            report = StepReport()
+            report, state = StepReport(), state_at(step)
             groups = await grpo_step(
                 problems.batch((step - 1) * size, size),
                 rollouts=rollouts,
                 learner=learner,
                 algorithm=parts.algorithm,
-                state=TrainerState(step, recipe.train.steps, problems.epoch((step - 1) * size)),
+                state=state,
                 report=report,
             )
             run.save_rollouts(step, groups, report.graded.columns)
@@ -47,8 +51,8 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
             trackers.log(step, metrics)
             reporter.step(metrics)
             if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < recipe.train.steps:
-                await examination.hold(f"step {step}", step)
-        await examination.hold("after", recipe.train.steps)
+                await examination.hold(f"step {step}", state)
+        await examination.hold("after", state_at(recipe.train.steps))
     finally:
         trackers.close()
         reporter.finished()
@@ -105,12 +109,12 @@ class Examination:
         elif parts.recipe.evaluation.pass_at and parts.task.is_correct is None:
             reporter.message(f"the task {parts.task.name!r} has no answers to compare with, so there is no pass@k")
 
-    async def hold(self, label: str, step: int) -> None:
+    async def hold(self, label: str, state: TrainerState) -> None:
         """Evaluate the policy as it is now."""
         if self._examiner is None:
             return
-        evaluation = await self._examiner.examine()
-        self._run.save_evaluation(step, label, evaluation.result(), evaluation.answers)
+        evaluation = await self._examiner.examine(state)
+        self._run.save_evaluation(state.global_step, label, evaluation.result(), evaluation.answers)
         words = str(evaluation)
         if self._first is not None and evaluation.accuracy is not None:
             words += f" ({change(self._first.greedy_correct(), evaluation.greedy_correct())})"

@@ -18,6 +18,7 @@ from groupwise.errors import TaskError
 from groupwise.learner.algorithm import Algorithm, Rewards
 from groupwise.learner.learner import Learner
 from groupwise.maths.weights import token_mean
+from groupwise.rewards import TrainerState
 from groupwise.rollouts.prompts import Fitted
 from groupwise.runs.folder import RunFolder
 from groupwise.tasks import Task, build_task
@@ -29,7 +30,7 @@ from groupwise.types import Completion, Group, Problem, Rollout
 
 
 async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstrations: Sequence[Group]) -> None:
-    """Train on demonstrations (see `demonstrated`), evaluate before and after."""
+    """Train on demonstrations (see `demonstrated`), evaluate before, during and after."""
     recipe = parts.recipe
     drawn = Epochs(demonstrations, recipe.seed)
     learner = Learner(
@@ -44,10 +45,14 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstration
     examination = Examination(parts, EmbeddedEngine(parts.policy, recipe.engine.max_rows), run, reporter)
     trackers = trackers_of(parts, run, reporter)
     size = recipe.sft.rows_per_step
+
+    def state_at(step: int) -> TrainerState:
+        return TrainerState(step, recipe.sft.steps, drawn.epoch(max(step - 1, 0) * size))
+
     reporter.started(recipe.sft.steps, "warm start")
     try:
         if recipe.evaluation.before:
-            await examination.hold("before", 0)
+            await examination.hold("before", state_at(0))
         for step in range(1, recipe.sft.steps + 1):
             start = time.perf_counter()
             update = await learner.update(drawn.batch((step - 1) * size, size), sampler_is_exact=True)
@@ -58,7 +63,9 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstration
             run.metrics.append(step, metrics)
             trackers.log(step, metrics)
             reporter.step(metrics)
-        await examination.hold("after", recipe.sft.steps)
+            if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < recipe.sft.steps:
+                await examination.hold(f"step {step}", state_at(step))
+        await examination.hold("after", state_at(recipe.sft.steps))
     finally:
         trackers.close()
         reporter.finished()

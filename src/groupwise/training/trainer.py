@@ -28,12 +28,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from groupwise.config import LoadedRecipe, Recipe, load_recipe
 from groupwise.engines.embedded import EmbeddedEngine
-from groupwise.errors import GroupwiseError, RecipeError, TaskError
+from groupwise.errors import RecipeError, TaskError
 from groupwise.learner.optimizer import check_available
 from groupwise.models.load import DTYPES, pick_device, prepare_policy
 from groupwise.models.policy import Policy
 from groupwise.models.save import save_policy
-from groupwise.rewards import as_reward, load_reward, name_of
+from groupwise.rewards import TrainerState, as_reward, load_reward, name_of
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.trackers import check_installed
 from groupwise.tasks import Task
@@ -147,7 +147,9 @@ class Trainer:
                 "set task.hold_out or task.eval_split"
             )
         engine = EmbeddedEngine(parts.policy, parts.recipe.engine.max_rows)
-        return run_to_end(examiner_of(parts, engine, self._reporter).examine())
+        return run_to_end(
+            examiner_of(parts, engine, self._reporter).examine(TrainerState(max_steps=parts.recipe.train.steps))
+        )
 
     def save(self, folder: str | Path, *, merge: bool = True) -> None:
         """Write the model so that plain transformers loads it; `merge=False` keeps a LoRA adapter apart."""
@@ -159,9 +161,10 @@ class Trainer:
             try:
                 torch.manual_seed(parts.recipe.seed)  # for the dropout of adapters, whatever was drawn before
                 run_to_end(loop(parts, run, self._reporter))
-            except (KeyboardInterrupt, GroupwiseError):
-                # No step of the policy is lost to a reward that fails at the thousandth; a full disk is told once.
-                with suppress(GroupwiseError):
+            except (Exception, KeyboardInterrupt):
+                # No step of the policy is lost to a reward that fails, or memory that ends, at the thousandth. Whatever
+                # stands in the way of saving it is not what the user has to know first.
+                with suppress(Exception):
                     save_policy(parts.policy, run.model_path)
                     self._reporter.message(f"the run so far is in {run.path}, the model as it was in {run.model_path}")
                 raise
