@@ -12,6 +12,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from groupwise.config import Recipe, load_recipe
+    from groupwise.rewards import RewardFunction
     from groupwise.training.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -19,10 +20,11 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Recipe": "groupwise.config",
     "load_recipe": "groupwise.config",
+    "RewardFunction": "groupwise.rewards",
     "Trainer": "groupwise.training.trainer",
 }
 
-__all__ = ["Recipe", "Trainer", "__version__", "load_recipe"]
+__all__ = ["Recipe", "RewardFunction", "Trainer", "__version__", "load_recipe"]
 
 
 def __getattr__(name: str) -> Any:

@@ -65,7 +65,9 @@ class Mirror:
             for i, row in enumerate(self.rows):
                 row.seen[layer].append((key[i : i + 1], value[i : i + 1]))
                 if i not in closed:
-                    assert torch.allclose(found[i, 0], self.expected(query[i, :, 0], row.seen[layer]), atol=1e-12)
+                    assert torch.allclose(
+                        found[i, 0], self.expected(query[i, :, 0], row.seen[layer]), atol=1e-12, rtol=0
+                    )
                 else:
                     row.seen[layer].pop()
         self.cache.advance(torch.tensor([i not in closed for i in range(count)]))

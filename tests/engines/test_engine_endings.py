@@ -8,7 +8,7 @@ from toy_engine import chain, one, sampled, without_ends
 from transformers import PreTrainedTokenizerFast
 
 from architectures import policy_of, tokens
-from groupwise.engines.embedded import EmbeddedEngine, end_tokens
+from groupwise.engines.embedded import EmbeddedEngine, end_tokens, with_special_stops
 from groupwise.errors import EngineError
 from groupwise.types import Sampling
 from toys import char_tokenizer, ids_of
@@ -192,3 +192,12 @@ def test_text_is_without_special_tokens():
     completion = one(without_ends(chain([*ids_of("a"), 2, *ids_of("b"), 0, *ids_of("c"), EOS])), ids_of("a"), greedy(7))
     assert completion.token_ids == (2, *ids_of("b"), 0, *ids_of("c"), EOS, *ids_of("a"), 2)
     assert completion.text == "bca"
+
+
+def test_a_stop_string_that_is_a_special_token_stops_though_it_never_shows_in_the_text():
+    bos = 2
+    completion = one(without_ends(chain([*ids_of("ab"), bos, *ids_of("c")])), ids_of("a"), greedy(9, stop=("<bos>",)))
+    assert completion.token_ids == (*ids_of("b"), bos)
+    assert (completion.text, completion.finish_reason) == ("b", "stop")
+    mixed = with_special_stops(Sampling(stop=("<bos>", "x"), stop_token_ids=(7,)), char_tokenizer())
+    assert mixed == Sampling(stop=("x",), stop_token_ids=(7, bos))

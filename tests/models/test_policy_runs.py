@@ -115,7 +115,7 @@ def test_attention_is_the_formula(softcap, masked):
     weights = scores.masked_fill(~visible, float("-inf")).softmax(-1)
     expected = torch.einsum("bhqk,bhkd->bhqd", weights, value.repeat_interleave(2, 1))
     found = attend(query, key, value, visible[None, None] if masked else None, Terms(0.3, None, softcap))
-    assert torch.allclose(found, expected, atol=1e-12)
+    assert torch.allclose(found, expected, atol=1e-12, rtol=0)
 
 
 # --- no tokens, few tokens ------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_entropy_is_that_of_the_distribution():
     with torch.no_grad():
         _, entropies_T = policy.logprobs(trees, temperature=0.5, with_entropy=True)
         every_token = (policy.head(policy.features(trees)) / 0.5).log_softmax(-1)
-    assert torch.allclose(entropies_T, -(every_token.exp() * every_token).sum(-1), atol=1e-5)
+    assert torch.allclose(entropies_T, -(every_token.exp() * every_token).sum(-1), atol=1e-5, rtol=0)
 
 
 # --- training mode is the same function as sampling -----------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_dropout_is_silent_and_the_saved_configuration_keeps_it(name, checkpoint
     policy = policy_of(model_of(name, **NOISY[name]), gradient_checkpointing=checkpointing)
     expected_T = alone(model_of(name), trees)
     for _ in range(2):
-        assert torch.allclose(trained(policy, trees)[0], expected_T.detach(), atol=1e-5)
+        assert torch.allclose(trained(policy, trees)[0], expected_T.detach(), atol=1e-5, rtol=0)
     save_policy(policy, tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
     assert {key: saved[key] for key in NOISY[name] if key in saved} == {
@@ -172,7 +172,9 @@ def test_dropout_that_the_layers_read_from_the_configuration():
     noisy = {"hidden_dropout": 0.5, "attention_dropout": 0.5}
     trees = ragged_trees()
     policy = policy_of(model_of("falcon, rotary", **noisy))
-    assert torch.allclose(trained(policy, trees)[0], alone(model_of("falcon, rotary"), trees).detach(), atol=1e-5)
+    assert torch.allclose(
+        trained(policy, trees)[0], alone(model_of("falcon, rotary"), trees).detach(), atol=1e-5, rtol=0
+    )
     with pytest.raises(ModelError, match=r"FalconForCausalLM .* training mode .*gradient_checkpointing"):
         policy_of(model_of("falcon, rotary", **noisy), gradient_checkpointing=True)
 
@@ -187,7 +189,7 @@ def test_routers_without_noise(checkpointing):
     trees = ragged_trees()
     expected_T = alone(model, trees).detach()
     policy = policy_of(model, gradient_checkpointing=checkpointing)
-    assert torch.allclose(trained(policy, trees)[0], expected_T, atol=1e-5)
+    assert torch.allclose(trained(policy, trees)[0], expected_T, atol=1e-5, rtol=0)
 
 
 def test_dropout_of_the_adapter_is_on_in_training_only():
@@ -198,7 +200,7 @@ def test_dropout_of_the_adapter_is_on_in_training_only():
         one, two = (policy.logprobs(ragged_trees())[0] for _ in range(2))
     assert torch.equal(one, two)
     three, four = (trained(policy, ragged_trees())[0] for _ in range(2))
-    assert not torch.allclose(three, four, atol=1e-3)
+    assert not torch.allclose(three, four, atol=1e-3, rtol=0)
     assert not any(module.training for module in policy.model.modules())
 
 
@@ -256,9 +258,11 @@ def test_the_context_ends_where_rotary_angles_begin_to_depend_on_the_batch():
     assert policy.context == 48
     short, long = Tree(tokens(5), (tokens(6, 1),)), Tree(tokens(20, 2), (tokens(28, 3),))
     with torch.no_grad():
-        assert torch.allclose(policy.logprobs([short, long])[0][:6], policy.logprobs([short])[0], atol=1e-6)
+        assert torch.allclose(policy.logprobs([short, long])[0][:6], policy.logprobs([short])[0], atol=1e-6, rtol=0)
         beyond = Tree(tokens(20, 2), (tokens(40, 3),))
-        assert not torch.allclose(policy.logprobs([short, beyond])[0][:6], policy.logprobs([short])[0], atol=1e-5)
+        assert not torch.allclose(
+            policy.logprobs([short, beyond])[0][:6], policy.logprobs([short])[0], atol=1e-5, rtol=0
+        )
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from groupwise.config.draft import Draft
+from groupwise.config.idle import note_idle
 from groupwise.config.names import leaves
 from groupwise.config.overrides import apply_override
+from groupwise.config.paths import root_overrides
 from groupwise.config.presets import fill_preset
 from groupwise.config.recipe import Recipe
 from groupwise.config.report import explain, note_unwritable
@@ -52,6 +54,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     for section in ("model", "task"):
         # Where the whole table is missing, its own required settings are what the user has to add.
         draft.tree.setdefault(section, {})
+    root_overrides(draft)
     fill_preset(draft)
     recipe = _checked(draft)
     return LoadedRecipe(recipe, draft.origins_of(name for name, _ in leaves(recipe.model_dump())), folder)
@@ -62,6 +65,7 @@ def _checked(draft: Draft) -> Recipe:
     recipe = None
     try:
         recipe = Recipe.model_validate(draft.tree)
+        note_idle(recipe, draft)
     except ValidationError as error:
         explain(error, draft)
     draft.raise_mistakes()

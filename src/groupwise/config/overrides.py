@@ -2,7 +2,8 @@
 
 The value is TOML. What is no TOML is taken as a text, so `model.id=me/my-model` needs no quotes. `none` takes back what
 may be unset (`lora=none`), a number names an item of a list (`rewards.0.weight=2`; the number after the last one adds
-an item), and a whole table (`lora={r = 8}`) replaces the one that was there.
+an item), and a whole table (`lora={r = 8}`) replaces the one that was there. Relative paths start where the command
+runs (see `paths.py`).
 """
 
 from __future__ import annotations

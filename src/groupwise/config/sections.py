@@ -246,7 +246,7 @@ class OptimizerSection(Section):
     max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=True)
     """Gradients longer than this are scaled down to it; inf: never."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What the learning rate does after the warm-up, down to 0 at the last update."""
+    """What the learning rate does after the warm-up, on the way to 0 right after the last update."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of all updates in which the learning rate rises from 0."""
 

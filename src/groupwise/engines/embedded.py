@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from groupwise.engines.choice import MakeDecoder, choose_decoder
 from groupwise.engines.decoders import Decoder, PlainDecoder
@@ -61,6 +63,7 @@ class EmbeddedEngine:
                 f"{self._policy.context} tokens and a prompt needs at least one. See task.max_prompt_tokens."
             )
         limit = min(sampling.max_new_tokens, room)
+        sampling = with_special_stops(sampling, self._policy.tokenizer)
         loop = asyncio.get_running_loop()
         pieces = [tuple(seeds[i : i + self._max_rows]) for i in range(0, n, self._max_rows)]
         futures = [loop.create_future() for _ in pieces]
@@ -143,6 +146,16 @@ class EmbeddedEngine:
             alive = self._rows.alive()
             self._rows.keep(alive)
             self._decoder.keep(alive)
+
+
+def with_special_stops(sampling: Sampling, tokenizer: PreTrainedTokenizerBase) -> Sampling:
+    """A stop string that is a special token, such as `<|im_end|>`, never shows in the text: it stops as a token."""
+    special = [stop for stop in sampling.stop if stop in tokenizer.all_special_tokens]
+    if not special:
+        return sampling
+    ids = cast("list[int]", tokenizer.convert_tokens_to_ids(special))
+    strings = tuple(stop for stop in sampling.stop if stop not in special)
+    return replace(sampling, stop=strings, stop_token_ids=(*sampling.stop_token_ids, *ids))
 
 
 def end_tokens(policy: Policy) -> frozenset[int]:

@@ -28,11 +28,32 @@ NOT_COLUMNS = frozenset({"prompt", "completion", "completion_ids"})
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
-    """How far training is, for rewards that change on the way (the names are those of transformers' TrainerState)."""
+    """How far training is, for rewards that change on the way (the names are those of transformers' TrainerState).
+
+    `log_history` has the metrics of the steps so far; what stands below it means nothing here and is as transformers
+    has it when nothing was configured and nothing has happened, so that a reward that reads it finds it.
+    """
 
     global_step: int = 0
     max_steps: int = 0
     epoch: float = 0.0
+    log_history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    logging_steps: int = 1
+    eval_steps: int = 500
+    save_steps: int = 500
+    train_batch_size: int | None = None
+    num_train_epochs: int = 1
+    num_input_tokens_seen: int = 0
+    total_flos: float = 0.0
+    best_metric: float | None = None
+    best_global_step: int | None = None
+    best_model_checkpoint: str | None = None
+    is_local_process_zero: bool = True
+    is_world_process_zero: bool = True
+    is_hyper_param_search: bool = False
+    trial_name: str | None = None
+    trial_params: dict[str, Any] | None = None
+    stateful_callbacks: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Tables on disk: the only place that knows pyarrow. Columns have one of six kinds, the same in every file of a run.
+"""Tables on disk: the one place of this room that knows pyarrow. Columns have one of six kinds, the same in every run.
 
     write_table(path, {"step": "integer", "text": "text"}, {"step": [1, 2], "text": ["a", "b"]})
     read_table(path)       # [{"step": 1, "text": "a"}, {"step": 2, "text": "b"}]

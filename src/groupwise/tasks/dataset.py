@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any
 
 from groupwise.errors import TaskError
 from groupwise.tasks.reading import Source, read_split
 from groupwise.tasks.rows import rows
 from groupwise.tasks.task import Task
-
-
-class DatasetSettings(TypedDict, total=False):
-    """Settings of `dataset` beside the path, all optional; `_Settings` has what they mean and their defaults."""
-
-    name: str | None
-    revision: str | None
-    train_split: str
-    eval_split: str | None
-    hold_out: int
-    columns: Mapping[str, str]
-    limit: int | None
-    system_prompt: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +33,9 @@ class _Settings:
     """Put in front of every problem."""
 
 
-def dataset(path: str, *, folder: Path = Path(), seed: int = 0, **settings: Unpack[DatasetSettings]) -> Task:
-    """A task of jsonl, json, csv or parquet files, or of a hub data set. See `rows` for what a row holds.
+def dataset(path: str, *, folder: Path = Path(), seed: int = 0, **settings: Any) -> Task:
+    """A task of jsonl, json, csv or parquet files, or of a hub data set. See `_Settings` for what else can be set, and
+    `rows` for what a row holds.
 
     Example: `dataset("sums.jsonl", columns={"prompt": "question"}, hold_out=100)`
     """

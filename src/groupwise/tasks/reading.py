@@ -39,7 +39,10 @@ class Source:
             return found
         looks_like_a_path = Path(self.path).suffix in READERS or self.path.startswith((".", "/", "~"))
         if looks_like_a_path or self.path.count("/") > 1 or "\\" in self.path:
-            raise TaskError(f"there is no file or folder {found}: relative paths start at the recipe's folder")
+            raise TaskError(
+                f"there is no file or folder {found}: relative paths start at the recipe's folder, and on the command "
+                "line where the command runs"
+            )
         return None
 
 

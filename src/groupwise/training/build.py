@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from groupwise.config import LoadedRecipe, Recipe
-from groupwise.config.draft import COMMAND_LINE
 from groupwise.config.sections import ModelSection, TaskSection
 from groupwise.errors import TaskError
 from groupwise.learner.algorithm import Algorithm
@@ -91,14 +90,11 @@ def _check_problems(task: Task) -> None:
 def located_model(loaded: LoadedRecipe) -> ModelSection:
     """The model's section, a folder named in it made absolute: it starts where the recipe lies, as all its paths do.
 
-    What was given on the command line starts where the command runs. What is no folder in either place is an id of
-    the hub.
+    What is no folder there is an id of the hub.
     """
     section = loaded.recipe.model
-    here, beside = Path(section.id).expanduser(), loaded.folder / Path(section.id).expanduser()
-    places = (here, beside) if loaded.origins.get("model.id") == COMMAND_LINE else (beside, here)
-    folder = next((place for place in places if place.is_dir()), None)
-    return section if folder is None else section.model_copy(update={"id": str(folder.absolute())})
+    folder = loaded.folder / Path(section.id).expanduser()
+    return section.model_copy(update={"id": str(folder.absolute())}) if folder.is_dir() else section
 
 
 def task_of(loaded: LoadedRecipe) -> Task:

@@ -12,7 +12,7 @@ from groupwise.runs.trackers import Trackers, open_trackers
 from groupwise.training.build import Parts, sampling_of
 from groupwise.training.evaluate import Evaluation, Examiner
 from groupwise.training.problems import Epochs
-from groupwise.training.report import StepReport
+from groupwise.training.report import StepReport, about_ungraded
 from groupwise.training.reporter import Reporter
 from groupwise.training.statistics import change
 from groupwise.training.step import grpo_step
@@ -23,13 +23,14 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
     recipe = parts.recipe
     engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
     learner, rollouts = learner_of(parts), rollouts_of(parts, engine)
-    examination = Examination(parts, engine, run, reporter)
     trackers = trackers_of(parts, run, reporter)
+    examination = Examination(parts, engine, run, reporter, trackers)
     problems = Epochs(parts.train.problems, recipe.seed)
-    size = recipe.train.prompts_per_step
+    size, history = recipe.train.prompts_per_step, list[dict[str, float]]()
+    told_of_ungraded = False
 
     def state_at(step: int) -> TrainerState:
-        return TrainerState(step, recipe.train.steps, problems.epoch(max(step - 1, 0) * size))
+        return TrainerState(step, recipe.train.steps, problems.epoch(max(step - 1, 0) * size), history)
 
     reporter.started(recipe.train.steps, "training")
     try:
@@ -48,8 +49,12 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
             run.save_rollouts(step, groups, report.graded.columns)
             metrics = report.metrics()
             run.metrics.append(step, metrics)
+            history.append({**metrics, "step": step, "epoch": state.epoch})
             trackers.log(step, metrics)
             reporter.step(metrics)
+            if not told_of_ungraded and (words := about_ungraded(groups)):
+                reporter.message(f"step {step}: {words}")
+                told_of_ungraded = True
             if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < recipe.train.steps:
                 await examination.hold(f"step {step}", state)
         await examination.hold("after", state_at(recipe.train.steps))
@@ -99,8 +104,11 @@ def trackers_of(parts: Parts, run: RunFolder, reporter: Reporter) -> Trackers:
 class Examination:
     """Evaluations of one run: the same problems each time, every answer kept, the last compared with the first."""
 
-    def __init__(self, parts: Parts, engine: Engine, run: RunFolder, reporter: Reporter) -> None:
+    def __init__(
+        self, parts: Parts, engine: Engine, run: RunFolder, reporter: Reporter, trackers: Trackers
+    ) -> None:
         self._run = run
+        self._trackers = trackers
         self._reporter = reporter
         self._first: Evaluation | None = None
         self._examiner = None if parts.held_out is None else examiner_of(parts, engine, reporter)
@@ -114,7 +122,10 @@ class Examination:
         if self._examiner is None:
             return
         evaluation = await self._examiner.examine(state)
-        self._run.save_evaluation(state.global_step, label, evaluation.result(), evaluation.answers)
+        result = evaluation.result()
+        self._run.save_evaluation(state.global_step, label, result, evaluation.answers)
+        numbers = {f"eval/{name}": value for name, value in result.items() if value is not None}
+        self._trackers.log(state.global_step, numbers)
         words = str(evaluation)
         if self._first is not None and evaluation.accuracy is not None:
             words += f" ({change(self._first.greedy_correct(), evaluation.greedy_correct())})"

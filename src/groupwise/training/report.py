@@ -75,3 +75,15 @@ class StepReport:
         for name, value in self.graded.metrics.items():
             metrics[free_name(name, (*metrics, "step"))] = value
         return metrics
+
+
+def about_ungraded(groups: Sequence[Group]) -> str | None:
+    """A sentence about the completions for which every reward function returned None; None if there are none."""
+    ungraded = [group.problem.id for group in groups for reward in group.rewards_G if reward is None]
+    if not ungraded:
+        return None
+    return (
+        f"no reward function graded {len(ungraded):,} of the {sum(len(group.rollouts) for group in groups):,} "
+        f"completions of this step, the first of them for the problem {ungraded[0]!r}: nothing is learnt from them. "
+        "From here on only the metric `ungraded` tells"
+    )

@@ -8,7 +8,8 @@ reporter.finished()
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -54,3 +55,51 @@ class QuietReporter:
 
     def finished(self) -> None:
         """Say nothing."""
+
+
+class RecordingReporter:
+    """Passes everything on, and writes messages and evaluations down: what no log is open for goes into the next one.
+
+    Example: `with reporter.recorded(run.log): ...`
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._log: Callable[[str], None] | None = None
+        self._early: list[str] = []
+
+    @contextmanager
+    def recorded(self, log: Callable[[str], None]) -> Generator[None]:
+        """Write into this log inside, beginning with what was said before it was there (prompts that were dropped)."""
+        while self._early:
+            log(self._early.pop(0))
+        self._log = log
+        try:
+            yield
+        finally:
+            self._log = None
+
+    def started(self, total_steps: int, description: str) -> None:
+        """Pass it on."""
+        self._reporter.started(total_steps, description)
+
+    def step(self, metrics: Mapping[str, float]) -> None:
+        """Pass it on: metrics have a file of their own."""
+        self._reporter.step(metrics)
+
+    def evaluated(self, label: str, result: str) -> None:
+        """Write it down and pass it on."""
+        self._write(f"{label}: {result}")
+        self._reporter.evaluated(label, result)
+
+    def message(self, text: str) -> None:
+        """Write it down and pass it on."""
+        self._write(text)
+        self._reporter.message(text)
+
+    def finished(self) -> None:
+        """Pass it on."""
+        self._reporter.finished()
+
+    def _write(self, text: str) -> None:
+        self._early.append(text) if self._log is None else self._log(text)

@@ -42,12 +42,12 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstration
         temperature=1.0,
         total_steps=recipe.sft.steps,
     )
-    examination = Examination(parts, EmbeddedEngine(parts.policy, recipe.engine.max_rows), run, reporter)
     trackers = trackers_of(parts, run, reporter)
-    size = recipe.sft.rows_per_step
+    examination = Examination(parts, EmbeddedEngine(parts.policy, recipe.engine.max_rows), run, reporter, trackers)
+    size, history = recipe.sft.rows_per_step, list[dict[str, float]]()
 
     def state_at(step: int) -> TrainerState:
-        return TrainerState(step, recipe.sft.steps, drawn.epoch(max(step - 1, 0) * size))
+        return TrainerState(step, recipe.sft.steps, drawn.epoch(max(step - 1, 0) * size), history)
 
     reporter.started(recipe.sft.steps, "warm start")
     try:
@@ -61,6 +61,7 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstration
             metrics = {name: value for name, value in update.metrics().items() if name in known}
             metrics |= {"step_seconds": seconds, "tokens_per_second": metrics["trained_tokens"] / seconds}
             run.metrics.append(step, metrics)
+            history.append({**metrics, "step": step, "epoch": state_at(step).epoch})
             trackers.log(step, metrics)
             reporter.step(metrics)
             if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < recipe.sft.steps:

@@ -20,32 +20,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from groupwise.config import LoadedRecipe, Recipe, load_recipe
+from groupwise.config import LoadedRecipe
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.errors import RecipeError, TaskError
 from groupwise.learner.optimizer import check_available
-from groupwise.models.load import DTYPES, pick_device, prepare_policy
 from groupwise.models.policy import Policy
 from groupwise.models.save import save_policy
-from groupwise.rewards import TrainerState, as_reward, load_reward, name_of
+from groupwise.rewards import TrainerState
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.trackers import check_installed
 from groupwise.tasks import Task
-from groupwise.tasks.rows import rows
 from groupwise.training.build import Given, Parts, build
 from groupwise.training.evaluate import Evaluation
+from groupwise.training.given import Reward, recipe_of
 from groupwise.training.loop import examiner_of, train
 from groupwise.training.reporter import QuietReporter, Reporter
 from groupwise.training.sft import demonstrated, sft
-
-IN_MEMORY = "(in memory)"
-"""What the recipe of a run says where a program gave an object instead of a name."""
 
 Loop = Callable[[Parts, RunFolder, Reporter], Coroutine[Any, Any, None]]
 Result = TypeVar("Result")
@@ -56,30 +51,21 @@ class Trainer:
 
     `model` is an id, a folder or a transformers model (then `tokenizer` too). `task` is a task's name (`"gsm8k"`), its
     settings (`{"kind": "arithmetic", "digits": 2}`), a `Task`, or rows: a list of dicts or a `datasets.Dataset` with a
-    `prompt` column. `rewards` are functions by TRL's contract or names; none: the task's own. `settings` are those of
-    a recipe under dotted names.
+    `prompt` column. `rewards` are functions by TRL's contract, names, or `RewardFunction`s where a weight is wanted;
+    none: the task's own. `settings` are those of a recipe under dotted names.
     """
 
     def __init__(
         self,
         model: str | PreTrainedModel,
         task: str | Mapping[str, Any] | Task | Iterable[Mapping[str, Any]],
-        rewards: Sequence[str | Callable[..., Any]] = (),
+        rewards: Sequence[Reward] = (),
         settings: Mapping[str, Any] | None = None,
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        tree: dict[str, Any] = {"model": {"id": model if isinstance(model, str) else IN_MEMORY}}
-        tree["task"] = _task_section(task)
-        tree["rewards"] = [{"function": _reward_name(reward)} for reward in rewards]
-        loaded = load_recipe(_with_settings(tree, settings or {}))
-        functions = [load_reward(r, folder=loaded.folder) if isinstance(r, str) else as_reward(r) for r in rewards]
-        given = Given(
-            policy=None if isinstance(model, str) else _maker(model, tokenizer),
-            task=_given_task(task, loaded.recipe),
-            rewards=functions or None,
-        )
+        loaded, given = recipe_of(model, task, rewards, settings or {}, tokenizer)
         self._become(loaded, given, reporter or QuietReporter())
 
     @classmethod
@@ -212,66 +198,3 @@ def _identity(parts: Parts) -> dict[str, Any]:
         "problems": len(parts.train.problems),
         "held_out": 0 if parts.held_out is None else len(parts.held_out.problems),
     }
-
-
-def _maker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[Recipe], Policy]:
-    if tokenizer is None:
-        raise RecipeError("Trainer(model=...) was given a model object: give its tokenizer too, as tokenizer=...")
-
-    def make(recipe: Recipe) -> Policy:
-        if recipe.model.dtype != "auto" and model.dtype is not DTYPES[recipe.model.dtype]:
-            raise RecipeError(
-                f'model.dtype = "{recipe.model.dtype}", but the model that was given is in {model.dtype}: load it with '
-                f"dtype={DTYPES[recipe.model.dtype]}, or leave the setting away"
-            )
-        cast(nn.Module, model).to(pick_device(recipe.model.device))
-        return prepare_policy(model, tokenizer, recipe.model, recipe.lora)
-
-    return make
-
-
-def _task_section(task: object) -> dict[str, Any]:
-    if isinstance(task, str):
-        return {"kind": task}
-    if isinstance(task, Mapping):
-        return dict(task)
-    return {"kind": "dataset", "path": IN_MEMORY}
-
-
-def _given_task(task: Any, recipe: Recipe) -> Task | None:
-    if isinstance(task, Task):
-        return task
-    if isinstance(task, str | Mapping):
-        return None
-    section = recipe.task
-    if section.kind != "dataset":
-        raise RecipeError(f'task.kind = "{section.kind}", but the task was given as rows: leave the setting away')
-    return rows(
-        task,
-        columns=section.columns,
-        hold_out=section.hold_out,
-        limit=section.limit,
-        system_prompt=section.system_prompt,
-        seed=recipe.seed,
-    )
-
-
-def _reward_name(reward: str | Callable[..., Any]) -> str:
-    return reward if isinstance(reward, str) else f"{IN_MEMORY} {name_of(reward)}"
-
-
-def _with_settings(tree: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"train.steps": 10}` and `{"train": {"steps": 10}}` mean the same."""
-    for dotted, value in settings.items():
-        for name in reversed(dotted.split(".")):
-            value = {name: value}
-        tree = _merged(tree, value)
-    return tree
-
-
-def _merged(below: Any, above: Any) -> Any:
-    """What is above, and of two mappings also the keys that only the one below has. Changes neither."""
-    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
-        return above
-    lower, upper = cast("Mapping[str, Any]", below), cast("Mapping[str, Any]", above)
-    return {**lower, **{key: _merged(lower.get(key), value) for key, value in upper.items()}}

@@ -1,0 +1,48 @@
+"""What a program hands over to `Trainer` is what trains; what a setting cannot change beside it is refused."""
+
+import pytest
+from toy_runs import small_letters
+
+from groupwise import RewardFunction, Trainer
+from groupwise.errors import RecipeError
+from groupwise.tasks import arithmetic
+from toys import char_tokenizer, tiny_model
+
+ROWS = [{"prompt": f"{i}?", "answer": str(i)} for i in range(8)]
+QUICK = {"train.steps": 1, "train.group_size": 2, "train.prompts_per_step": 2, "sampling.max_new_tokens": 4}
+
+
+def trainer(tmp_path, task, rewards, **settings):
+    place = {"run.folder": str(tmp_path)}
+    return Trainer(tiny_model(), task, rewards, {**QUICK, **place, **settings}, tokenizer=char_tokenizer())
+
+
+def test_a_weight_is_used_and_written_down(tmp_path):
+    run = trainer(tmp_path, ROWS, [RewardFunction("letters", small_letters, weight=0.5)]).train()
+    for row in run.rollouts(1):
+        assert row.reward == pytest.approx(0.5 * row.reward_parts["letters"])
+    assert "weight = 0.5" in (run.path / "recipe.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["hold_out", "limit", "system_prompt", "digits"])
+def test_a_task_object_leaves_nothing_to_set(tmp_path, name):
+    task = arithmetic(digits=1, terms=3, train_size=20, eval_size=4)
+    with pytest.raises(RecipeError, match=f"task.{name} is set, but the task is given as an object"):
+        trainer(tmp_path, task, [small_letters], **{f"task.{name}": 3})
+
+
+@pytest.mark.parametrize("name", ["eval_split", "train_split", "revision", "name", "path"])
+def test_rows_have_no_splits(tmp_path, name):
+    with pytest.raises(RecipeError, match=f"task.{name} is set, but the task is given as rows"):
+        trainer(tmp_path, ROWS, [small_letters], **{f"task.{name}": "x"})
+
+
+@pytest.mark.parametrize("name", ["id", "revision", "trust_remote_code"])
+def test_a_model_object_comes_from_nowhere(tmp_path, name):
+    with pytest.raises(RecipeError, match=f"model.{name} is set, but the model is given as an object"):
+        trainer(tmp_path, ROWS, [small_letters], **{f"model.{name}": "x"})
+
+
+def test_rewards_are_given_in_one_place():
+    with pytest.raises(RecipeError, match="rewards are given twice"):
+        Trainer(tiny_model(), ROWS, [small_letters], {"rewards": [{"function": "length"}]}, tokenizer=char_tokenizer())
