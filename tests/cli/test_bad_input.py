@@ -1,6 +1,7 @@
 """Every mistake that a user can make ends in one message and exit code 1; what was written before it stays."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -53,7 +54,11 @@ def data(path):
 
 
 def test_a_model_folder_that_is_not_there(bench, groupwise):
-    refused(groupwise("train", "recipe.toml", "model.id=./nowhere"), 'model.id = "./nowhere"', "no such folder")
+    refused(
+        groupwise("train", "recipe.toml", "model.id=./nowhere"),
+        f'model.id = "{Path.cwd() / "nowhere"}"',
+        "no such folder",
+    )
 
 
 def test_a_model_that_neither_disk_nor_hub_has(bench, groupwise):

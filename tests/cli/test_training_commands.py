@@ -70,7 +70,9 @@ def test_sft_and_the_command_that_goes_on_from_it(recipe, groupwise):
     words = further.split()[4:]
     assert words == ["groupwise", "train", "recipe.toml", "model.id=runs/toy/model", "run.name=toy-2"]
     assert groupwise(*words[1:]).code == 0
-    assert RunFolder.open(recipe.parent / "runs/toy-2").recipe().recipe.model.id == "runs/toy/model"
+    assert RunFolder.open(recipe.parent / "runs/toy-2").recipe().recipe.model.id == str(
+        recipe.parent / "runs/toy/model"
+    )
 
 
 def test_a_model_beside_the_recipe_is_found_from_anywhere(recipe, groupwise, small, tmp_path, monkeypatch):

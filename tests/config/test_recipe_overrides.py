@@ -23,7 +23,7 @@ def loaded(*overrides: str):
         ("optimizer.lr=1", 1.0),
         ("optimizer.lr = 2e-5 ", 2e-5),
         ("model.id=foo/bar", "foo/bar"),
-        ("model.id=./out=put/model", "./out=put/model"),
+        ("model.id=out=put/model", "out=put/model"),
         ('model.id="foo/bar"', "foo/bar"),
         ("model.id=a#b", "a#b"),
         ("model.revision=none", None),

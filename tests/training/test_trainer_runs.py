@@ -5,13 +5,14 @@ import json
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from peft import PeftModel
 from toy_runs import ROWS, TIMES, loaded, plain_logprobs, small_letters, trainer_of
 
 from groupwise import Trainer, load_recipe
 from groupwise.errors import RecipeError, TaskError
 from groupwise.models.trees import Tree
+from groupwise.runs.folder import RunFolder
 from groupwise.tasks import Task
 from groupwise.types import Problem
 from toys import CHAT_TEMPLATE, char_tokenizer, tiny_model
@@ -293,3 +294,29 @@ def test_in_a_running_event_loop_as_in_a_notebook(tmp_path):
     run = asyncio.run(cell())
     assert run.status == "finished"
     assert len(run.metrics.read()) == 2
+
+
+def test_a_dict_of_splits_is_told_to_choose_one(tmp_path):
+    for splits in (DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS)), {"train": ROWS}):
+        with pytest.raises(RecipeError, match=r"choose a split, such as task=data\['train'\]"):
+            trainer_of(tmp_path, rows=splits)
+
+
+def test_paths_of_the_command_line_start_where_it_runs_and_are_found_again(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    recipe = '[model]\nid = "somebody/model"\n[task]\nkind = "dataset"\npath = "somebody/rows"\n'
+    (tmp_path / "recipes" / "recipe.toml").write_text(
+        recipe + '[[rewards]]\nfunction = "length"\nsettings.target = 3\n'
+    )
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    tiny_model().save_pretrained(tmp_path / "tiny")
+    char_tokenizer().save_pretrained(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    small = ["train.steps=1", "train.group_size=2", "train.prompts_per_step=2", "sampling.max_new_tokens=4"]
+    given = ["task.path=./rows.jsonl", "model.id=tiny", "model.device=cpu", "run.folder=runs", *small]
+    run = Trainer.from_recipe(load_recipe("recipes/recipe.toml", given)).train()
+    assert run.identity["prompts"]["train"]["problems"] == len(ROWS)
+    path = run.path.absolute()
+    monkeypatch.chdir(path)
+    again = Trainer.from_recipe(RunFolder.open(path).trained_recipe(["model.device=cpu"]))
+    assert len(again.parts.task.train) == len(ROWS)

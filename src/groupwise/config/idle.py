@@ -1,7 +1,7 @@
 """Settings that change nothing because another one is not set: said, not ignored.
 
-A recipe that was written out whole, as in a run folder, names every setting: one that has its default is never idle. Nor
-is one of the file whose switch the command line turned off for once (`evaluation.pass_at=[]`).
+A recipe that was written out whole, as in a run folder, names every setting: one that has its default is never idle.
+Nor is one of the file whose switch the command line turned off for once (`evaluation.pass_at=[]`).
 """
 
 from __future__ import annotations

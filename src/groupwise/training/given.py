@@ -6,7 +6,7 @@ is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,8 +74,22 @@ def _task_section(task: object) -> dict[str, Any]:
     if isinstance(task, str):
         return {"kind": task}
     if isinstance(task, Mapping):
-        return dict(task)
+        settings = cast("Mapping[str, Any]", task)
+        if splits := [name for name, value in settings.items() if _is_rows(value)]:
+            names = ", ".join(map(str, splits))
+            raise RecipeError(
+                f"Trainer(task=...) was given a {type(task).__name__} with the splits {names}: choose a split, such as "
+                f"task=data[{splits[0]!r}]; task.hold_out takes rows out of it to evaluate on"
+            )
+        return dict(settings)
     return {"kind": "dataset", "path": IN_MEMORY}
+
+
+def _is_rows(value: object) -> bool:
+    """Whether this is a split of a `datasets.DatasetDict` or of a dict of lists: no setting of a task is either."""
+    if isinstance(value, list | tuple):
+        return any(isinstance(row, Mapping) for row in cast("Sequence[object]", value))
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def _given_task(task: Any, recipe: Recipe) -> Task | None:

@@ -104,9 +104,7 @@ def trackers_of(parts: Parts, run: RunFolder, reporter: Reporter) -> Trackers:
 class Examination:
     """Evaluations of one run: the same problems each time, every answer kept, the last compared with the first."""
 
-    def __init__(
-        self, parts: Parts, engine: Engine, run: RunFolder, reporter: Reporter, trackers: Trackers
-    ) -> None:
+    def __init__(self, parts: Parts, engine: Engine, run: RunFolder, reporter: Reporter, trackers: Trackers) -> None:
         self._run = run
         self._trackers = trackers
         self._reporter = reporter

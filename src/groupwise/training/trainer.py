@@ -32,6 +32,7 @@ from groupwise.learner.optimizer import check_available
 from groupwise.models.policy import Policy
 from groupwise.models.save import save_policy
 from groupwise.rewards import TrainerState
+from groupwise.rollouts.prompts import FitReport
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.trackers import check_installed
 from groupwise.tasks import Task
@@ -39,7 +40,7 @@ from groupwise.training.build import Given, Parts, build
 from groupwise.training.evaluate import Evaluation
 from groupwise.training.given import Reward, recipe_of
 from groupwise.training.loop import examiner_of, train
-from groupwise.training.reporter import QuietReporter, Reporter
+from groupwise.training.reporter import QuietReporter, RecordingReporter, Reporter
 from groupwise.training.sft import demonstrated, sft
 
 Loop = Callable[[Parts, RunFolder, Reporter], Coroutine[Any, Any, None]]
@@ -81,7 +82,7 @@ class Trainer:
     def _become(self, loaded: LoadedRecipe, given: Given, reporter: Reporter) -> None:
         self._loaded = loaded
         self._given = given
-        self._reporter = reporter
+        self._reporter = RecordingReporter(reporter)
         self._parts: Parts | None = None
 
     @property
@@ -143,7 +144,10 @@ class Trainer:
 
     def _run(self, loop: Loop) -> RunFolder:
         section, parts = self._loaded.recipe.run, self.parts
-        with RunFolder.create(Path(section.folder), section.name, self._loaded, _identity(parts)) as run:
+        with (
+            RunFolder.create(Path(section.folder), section.name, self._loaded, _identity(parts)) as run,
+            self._reporter.recorded(run.log),
+        ):
             try:
                 torch.manual_seed(parts.recipe.seed)  # for the dropout of adapters, whatever was drawn before
                 run_to_end(loop(parts, run, self._reporter))
@@ -197,4 +201,19 @@ def _identity(parts: Parts) -> dict[str, Any]:
         "trained_parameters": trained,
         "problems": len(parts.train.problems),
         "held_out": 0 if parts.held_out is None else len(parts.held_out.problems),
+        "prompts": {
+            "train": _counts(parts.train.report),
+            "held_out": None if parts.held_out is None else _counts(parts.held_out.report),
+        },
+    }
+
+
+def _counts(report: FitReport) -> dict[str, int]:
+    """What became of the prompts; their problems' names are in the log."""
+    return {
+        "problems": report.problems,
+        "limit": report.limit,
+        "longest": report.longest,
+        "dropped": report.dropped,
+        "truncated": report.truncated,
     }
