@@ -4,7 +4,7 @@ import pytest
 from toy_runs import small_letters
 
 from groupwise import RewardFunction, Trainer
-from groupwise.errors import RecipeError
+from groupwise.errors import ModelError, RecipeError
 from groupwise.tasks import arithmetic
 from toys import char_tokenizer, tiny_model
 
@@ -46,3 +46,16 @@ def test_a_model_object_comes_from_nowhere(tmp_path, name):
 def test_rewards_are_given_in_one_place():
     with pytest.raises(RecipeError, match="rewards are given twice"):
         Trainer(tiny_model(), ROWS, [small_letters], {"rewards": [{"function": "length"}]}, tokenizer=char_tokenizer())
+
+
+def test_a_tokenizer_of_another_model_is_told_before_anything_is_sampled(tmp_path):
+    model = tiny_model()
+    model.resize_token_embeddings(20)
+    alien = Trainer(model, ROWS, [small_letters], {**QUICK, "run.folder": str(tmp_path)}, tokenizer=char_tokenizer())
+    with pytest.raises(ModelError, match="embeddings for 20 tokens only"):
+        alien.train()
+
+
+def test_one_reward_needs_no_list(tmp_path):
+    one = Trainer(tiny_model(), ROWS, small_letters, {**QUICK, "run.folder": str(tmp_path)}, tokenizer=char_tokenizer())
+    assert set(one.train().rollouts(1)[0].reward_parts) == {"small_letters"}

@@ -82,7 +82,7 @@ def _place_of_results(about: Subject, out: Path | None) -> RunFolder | None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(cannot_write(out, error)) from error
+        raise RunError(cannot_write(out, error, "--out")) from error
     return RunFolder(out)
 
 

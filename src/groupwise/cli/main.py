@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 import typer
 
 from groupwise.cli.demo import demo
-from groupwise.cli.endings import DONE, MISTAKE, ended
+from groupwise.cli.endings import DONE, INTERRUPTED, MISTAKE, ended
 from groupwise.cli.evaluate import evaluate
 from groupwise.cli.export import export
 from groupwise.cli.init import init
@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         line = list(sys.argv[1:] if arguments is None else arguments)
         _reader(asked)(line or ["--help"], prog_name="groupwise")
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except SystemExit as end:
         if end.code:  # typer ends with 2 on a command line that it cannot read; here 2 is kept for our own mistakes
             return MISTAKE

@@ -190,7 +190,10 @@ def _converse(speaker: Speaker, n: int, show: Shown) -> None:
 def _typed(notes: Console) -> Iterator[str]:
     """Lines of standard input, asked for where somebody sits at it."""
     if not sys.stdin.isatty():
-        yield from (line.strip("\r\n") for line in sys.stdin if line.strip())
+        try:
+            yield from (line.strip("\r\n") for line in sys.stdin if line.strip())
+        except UnicodeDecodeError as error:
+            raise TaskError(f"standard input is not in {error.encoding}: {error}") from error
         return
     with suppress(ImportError):
         import_module("readline")  # lines can be edited and called back

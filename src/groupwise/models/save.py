@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,9 @@ def save_policy(policy: Policy, folder: Path, *, merge: bool = False) -> None:
     Example: `save_policy(policy, Path("out"), merge=True)`, then `AutoModelForCausalLM.from_pretrained("out")`
     """
     if policy.adapted is not None and not merge and has_a_base(policy.adapted):
-        with _told_where(folder):
-            policy.adapted.save_pretrained(str(folder), save_embedding_layers=False)
-            policy.tokenizer.save_pretrained(str(folder))
+        with _whole(folder) as beside:
+            policy.adapted.save_pretrained(str(beside), save_embedding_layers=False)
+            policy.tokenizer.save_pretrained(str(beside))
         return
     whole = policy.model if policy.adapted is None else merged(copy.deepcopy(policy.adapted))
     save_model(whole, policy.tokenizer, folder)
@@ -33,16 +34,26 @@ def save_policy(policy: Policy, folder: Path, *, merge: bool = False) -> None:
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A whole model and its tokenizer, which `from_pretrained(folder)` loads."""
-    with _told_where(folder):
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(str(folder))
+    with _whole(folder) as beside:
+        model.save_pretrained(beside)
+        tokenizer.save_pretrained(str(beside))
 
 
 @contextmanager
-def _told_where(folder: Path) -> Generator[None]:
+def _whole(folder: Path) -> Generator[Path]:
+    """A folder beside `folder` to write to, which then takes its name: a kill in between leaves no half of a model."""
+    beside = folder.with_name(f".{folder.name}.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        if folder.exists():
+            for path in beside.iterdir():
+                path.replace(folder / path.name)
+        else:
+            beside.rename(folder)
     except (OSError, SafetensorError) as error:
         why = f"{error}".partition("\n")[0]
         raise ModelError(f"the model cannot be written to {folder}: {why}. Is there room? May you write?") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

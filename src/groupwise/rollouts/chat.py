@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from jinja2 import TemplateError
-
 from groupwise.errors import TaskError
 from groupwise.types import Message, Prompt
 
@@ -92,7 +90,7 @@ def _templated(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> s
             add_generation_prompt=not prefilled,
             continue_final_message=prefilled,
         )
-    except (TemplateError, ValueError) as error:
+    except Exception as error:  # a template is a program that came with the model
         roles = ", ".join(str(message["role"]) for message in messages)
         raise TaskError(
             f"the chat template refuses a conversation with the roles {roles}: {error}. If it takes no system message, "

@@ -65,7 +65,7 @@ class RunFolder:
         `identity` adds to `run.json` what only the caller knows (`{"device": "cuda:0", ...}`). A folder that holds
         anything already is refused: nothing that was written is ever overwritten.
         """
-        path = root / names.checked(name)
+        path = _home(root) / names.checked(name)
         _make_empty_folder(path)
         run = cls(path)
         lock.take(run._lock)
@@ -91,7 +91,7 @@ class RunFolder:
     @staticmethod
     def check_free(root: Path, name: str) -> None:
         """Refuse early what `create` would refuse: a name that escapes, a folder that is taken or cannot be written."""
-        _make_empty_folder(root / names.checked(name))
+        _make_empty_folder(_home(root) / names.checked(name))
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -245,6 +245,14 @@ class RunFolder:
         except OSError as error:
             raise RunError(cannot_write(folder, error)) from error
         return folder
+
+
+def _home(root: Path) -> Path:
+    """`~/runs` as every shell reads it. (pyarrow would, too, and write its tables elsewhere than the rest is.)"""
+    try:
+        return root.expanduser()
+    except RuntimeError as error:
+        raise RunError(f"run.folder = {str(root)!r} cannot name a folder: {error}; choose another") from error
 
 
 def _make_empty_folder(path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +54,8 @@ def take(path: Path) -> None:
     except FileExistsError:
         raise RunError(explain(path)) from None
     except OSError as error:
+        with suppress(OSError):  # an empty lock, of a full disk, would keep the next run out
+            path.unlink(missing_ok=True)
         raise RunError(cannot_write(path, error)) from error
 
 

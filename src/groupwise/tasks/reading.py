@@ -135,7 +135,7 @@ def _parquet(path: Path) -> Iterator[Row]:
     parquet: Any = import_module("pyarrow.parquet")
     try:
         yield from parquet.read_table(path).to_pylist()
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, ValueError, OverflowError) as error:  # ValueError: a text not in UTF-8
         raise TaskError(f"{path} is not a parquet file that can be read: {error}") from error
 
 

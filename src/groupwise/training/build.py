@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from groupwise.config import LoadedRecipe, Recipe
 from groupwise.config.sections import ModelSection, TaskSection
-from groupwise.errors import TaskError
+from groupwise.errors import ModelError, TaskError
 from groupwise.learner.algorithm import Algorithm
 from groupwise.models.load import load_policy
 from groupwise.models.policy import Policy
@@ -108,7 +109,7 @@ def fitted(problems: Sequence[Problem], task: Task, policy: Policy, recipe: Reci
     """Prompts rendered and held against the limit: what the recipe says, and what the model's context leaves."""
     section = recipe.task
     room = policy.context - recipe.sampling.max_new_tokens
-    return fit(
+    prompts = fit(
         problems,
         policy.tokenizer,
         limit=room if section.max_prompt_tokens is None else min(room, section.max_prompt_tokens),
@@ -116,6 +117,19 @@ def fitted(problems: Sequence[Problem], task: Task, policy: Policy, recipe: Reci
         style=section.prompt_style,
         system_prompt=task.system_prompt,
     )
+    check_vocabulary(policy, prompts.prompt_ids)
+    return prompts
+
+
+def check_vocabulary(policy: Policy, sequences: Iterable[Sequence[int]]) -> None:
+    """A tokenizer of another model may have more tokens than this one knows, which no embedding has a row for."""
+    known = int(cast(nn.Embedding, policy.model.get_input_embeddings()).num_embeddings)
+    largest = max((max(ids) for ids in sequences if ids), default=0)
+    if largest >= known:
+        raise ModelError(
+            f"the tokenizer gives token {largest}, but the model has embeddings for {known} tokens only: they do not "
+            "belong together. Save the model's own tokenizer beside it"
+        )
 
 
 def sampling_of(recipe: Recipe) -> Sampling:

@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,13 +60,14 @@ class Trainer:
         self,
         model: str | PreTrainedModel,
         task: str | Mapping[str, Any] | Task | Iterable[Mapping[str, Any]],
-        rewards: Sequence[Reward] = (),
+        rewards: Reward | Sequence[Reward] = (),
         settings: Mapping[str, Any] | None = None,
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        loaded, given = recipe_of(model, task, rewards, settings or {}, tokenizer)
+        listed = rewards if isinstance(rewards, Sequence) and not isinstance(rewards, str) else [cast(Reward, rewards)]
+        loaded, given = recipe_of(model, task, listed, settings or {}, tokenizer)
         self._become(loaded, given, reporter or QuietReporter())
 
     @classmethod
@@ -151,9 +152,10 @@ class Trainer:
             try:
                 torch.manual_seed(parts.recipe.seed)  # for the dropout of adapters, whatever was drawn before
                 run_to_end(loop(parts, run, self._reporter))
-            except (Exception, KeyboardInterrupt):
-                # No step of the policy is lost to a reward that fails, or memory that ends, at the thousandth. Whatever
-                # stands in the way of saving it is not what the user has to know first.
+            except BaseException:
+                # No step of the policy is lost to a reward that fails, memory that ends, or a reader that goes away
+                # (rich makes SystemExit of that), at the thousandth. Whatever stands in the way of saving it is not
+                # what the user has to know first.
                 with suppress(Exception):
                     save_policy(parts.policy, run.model_path)
                     self._reporter.message(f"the run so far is in {run.path}, the model as it was in {run.model_path}")
@@ -167,6 +169,10 @@ def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        running = False
+    else:
+        running = True
+    if not running:  # not above: every error would carry that RuntimeError in its traceback
         return asyncio.run(work)
     began: Future[Callable[[], object]] = Future()
 
