@@ -247,6 +247,27 @@ def test_an_interrupted_event_loop_leaves_nothing_behind():
     assert engine.tokens_sampled - drawn == 10
 
 
+def test_when_the_engine_is_cancelled_nobody_waits_for_ever():
+    """As an event loop that ends cancels all tasks, in any order."""
+    policy = without_ends(policy_of("qwen2"))
+    engine = EmbeddedEngine(policy, max_rows=2)
+
+    async def work():
+        callers = [
+            asyncio.create_task(engine.sample(tokens(6), 2, Sampling(max_new_tokens=90), range(2))) for _ in range(2)
+        ]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        (running,) = asyncio.all_tasks() - {asyncio.current_task(), *callers}
+        running.cancel()
+        answers = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 10)
+        assert all(isinstance(answer, asyncio.CancelledError) for answer in answers)
+        await engine.load_weights([])
+        return await engine.sample(tokens(6), 2, SHORT, range(2))
+
+    assert ids([asyncio.run(work())]) == ids(sampled(policy, [(tokens(6), 2, SHORT, range(2))]))
+
+
 def test_an_event_loop_that_was_left_in_the_middle():
     """As notebooks leave them: not cancelled, never run again."""
     policy = without_ends(policy_of("qwen2"))

@@ -48,7 +48,7 @@ A first day:
   groupwise demo
   groupwise init my-task
   groupwise train my-task/recipe.toml
-  groupwise sample runs/my-run"""
+  groupwise sample runs/NAME"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -119,7 +119,6 @@ class EmbeddedEngine:
         self._decoder = self._proven[attention](self._policy)
 
     def _admit(self) -> None:
-        self._waiting = [request for request in self._waiting if not request.done.cancelled()]
         free = self._max_rows - len(self._rows)
         fitting = 0
         while fitting < len(self._waiting) and len(self._waiting[fitting].seeds) <= free:

@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -66,7 +66,7 @@ class Trainer:
         tokenizer: PreTrainedTokenizerBase | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        listed = rewards if isinstance(rewards, Sequence) and not isinstance(rewards, str) else [cast(Reward, rewards)]
+        listed = rewards if isinstance(rewards, Sequence) and not isinstance(rewards, str) else [rewards]
         loaded, given = recipe_of(model, task, listed, settings or {}, tokenizer)
         self._become(loaded, given, reporter or QuietReporter())
 
