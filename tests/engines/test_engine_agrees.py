@@ -67,6 +67,19 @@ def test_many_more_tokens_than_the_cache_has_room_for_at_first(name):
     assert float((reported(groups) - expected_T).abs().max()) < CLOSE
 
 
+@pytest.mark.parametrize("name", ["gpt2", "opt", "falcon, alibi"])  # all of them in fp64 throughout
+def test_in_fp64_nothing_is_left_but_rounding(name):
+    """What differs in fp32 is rounding: in fp64 sampler, learner and transformers agree to twelve digits."""
+    policy = without_ends(policy_of(model_of(name).double()))
+    calls = calls_of(Sampling(max_new_tokens=70, temperature=0.7), lengths=(5, 30, 11), n=3)
+    groups = sampled(policy, calls, max_rows=6)
+    trees = as_trees(calls, groups)
+    found_T = torch.tensor([x for group in groups for c in group for x in c.logprobs], dtype=torch.float64)
+    with torch.no_grad():
+        assert float((found_T - policy.logprobs(trees, temperature=0.7)[0]).abs().max()) < 1e-12
+        assert float((found_T - alone(model_of(name).double(), trees, temperature=0.7)).abs().max()) < 1e-12
+
+
 def test_a_late_group_joins_rows_that_are_far_ahead():
     """Continuous batching: prompts of other lengths join, leave and are joined again; nobody's numbers change."""
     policy = without_ends(policy_of("gemma3"))

@@ -38,7 +38,7 @@ class EmbeddedEngine:
         self._max_rows = max_rows
         self._ends = end_tokens(policy)
         self._waiting: list[Request] = []
-        self._rows = Rows(policy.device, policy.tokenizer, self._ends)
+        self._rows = self._no_rows()
         self._proven: dict[Attention, MakeDecoder] = {}
         self._decoder: Decoder = PlainDecoder(policy)
         self._task: asyncio.Task[None] | None = None
@@ -109,8 +109,12 @@ class EmbeddedEngine:
         in_flight = {id(request): request for request, _ in self._rows.entries}
         unanswered = [request for request in [*self._waiting, *in_flight.values()] if not request.done.done()]
         self._waiting = []
-        self._rows = Rows(self._policy.device, self._policy.tokenizer, self._ends)
+        self._rows = self._no_rows()
         return unanswered
+
+    def _no_rows(self) -> Rows:
+        dtype = torch.promote_types(self._policy.dtype, torch.float32)
+        return Rows(self._policy.device, dtype, self._policy.tokenizer, self._ends)
 
     def _start(self) -> None:
         attention = self._policy.attention

@@ -41,7 +41,9 @@ class Rows:
     for several rows at once.
     """
 
-    def __init__(self, device: torch.device, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> None:
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]
+    ) -> None:
         self._device = device
         self._tokenizer = tokenizer
         self._ends = ends
@@ -51,7 +53,7 @@ class Rows:
         self._told = torch.zeros(0, dtype=torch.bool)
         self._seeds, self._limits, self._counts = (self._integers([]) for _ in range(3))
         self._tokens = torch.zeros(0, _GROWTH, dtype=torch.long, device=device)
-        self._logprobs = torch.zeros(0, _GROWTH, device=device)
+        self._logprobs = torch.zeros(0, _GROWTH, dtype=dtype, device=device)
         self._seen: Tensor | None = None
 
     def __len__(self) -> int:
