@@ -45,17 +45,17 @@ class Mirror:
         self.cache.admit(trunks, [rows for _, rows in groups])
 
     def keep(self, *index):
-        self.cache.keep(torch.tensor(index, dtype=torch.long))
+        self.cache.keep(index)
         self.rows = [self.rows[i] for i in index]
         self.trunk_lengths = [self.trunk_lengths[i] for i in index]
 
-    def step(self, closed=()):
+    def step(self):
         """One token in every row, checked in every layer."""
         count = len(self.rows)
+        self.cache.begin()
         assert self.cache.positions.tolist() == [
             trunk + row.length for trunk, row in zip(self.trunk_lengths, self.rows, strict=True)
         ]
-        self.cache.begin()
         for layer in LAYERS:
             query, key, value = (
                 self.noise(count, heads, 1, size) for heads, size in ((HEADS, KEY), (KV_HEADS, KEY), (KV_HEADS, VALUE))
@@ -64,15 +64,9 @@ class Mirror:
             assert found.shape == (count, 1, HEADS, VALUE)
             for i, row in enumerate(self.rows):
                 row.seen[layer].append((key[i : i + 1], value[i : i + 1]))
-                if i not in closed:
-                    assert torch.allclose(
-                        found[i, 0], self.expected(query[i, :, 0], row.seen[layer]), atol=1e-12, rtol=0
-                    )
-                else:
-                    row.seen[layer].pop()
-        self.cache.advance(torch.tensor([i not in closed for i in range(count)]))
-        for i, row in enumerate(self.rows):
-            row.length += i not in closed
+                assert torch.allclose(found[i, 0], self.expected(query[i, :, 0], row.seen[layer]), atol=1e-12, rtol=0)
+        for row in self.rows:
+            row.length += 1
 
     def expected(self, query, seen):
         keys, values = (torch.cat([pair[which][0] for pair in seen], 1).repeat_interleave(2, 0) for which in (0, 1))
@@ -127,17 +121,35 @@ def test_room_grows_at_64_and_128(terms):
         mirror.step()
 
 
-def test_a_closed_row_stays_where_it_is():
-    """It is over but not dropped yet: the others must not notice, and it must not move on."""
-    mirror = Mirror(Terms(0.5, None, None))
-    mirror.admit((4, 3))
-    for _ in range(3):
+def test_columns_that_nobody_uses_any_more_go():
+    """Rows that joined late stay small, however long the engine has been at work: 200 tokens on, 3 columns and room."""
+    mirror = Mirror(Terms(0.5, 9, None))
+    mirror.admit((4, 2))
+    for joined in range(10):
+        for _ in range(20):
+            mirror.step()
+        mirror.admit((3 + joined, 2))
         mirror.step()
-    for _ in range(5):
-        mirror.step(closed=(1,))
-    assert mirror.cache.positions.tolist() == [12, 7, 12]
-    mirror.keep(0, 2)
+        mirror.keep(2, 3)  # those that were there before have ended
+    assert mirror.cache._columns == 1
     mirror.step()
+    mirror.step()
+    assert {keys.shape[2] for keys, _ in mirror.cache._branches.values()} == {1 + 64}
+
+
+def test_a_step_writes_one_column_and_copies_nothing_else():
+    """While there is room, keys and values stay where they are in memory."""
+    mirror = Mirror(Terms(0.5, None, None))
+    mirror.admit((4, 3), (2, 2))
+    mirror.step()
+    held = [x for tensors in (mirror.cache._trunks, mirror.cache._branches) for pair in tensors.values() for x in pair]
+    before, places = [x.clone() for x in held], [x.data_ptr() for x in held]
+    mirror.step()
+    now = [x for tensors in (mirror.cache._trunks, mirror.cache._branches) for pair in tensors.values() for x in pair]
+    assert [x.data_ptr() for x in now] == places
+    for was, is_, branch in zip(before, now, [False] * 4 + [True] * 4, strict=True):
+        changed = (was != is_).any(-1).any(0).any(0).nonzero().flatten().tolist()
+        assert changed == ([1] if branch else [])
 
 
 def test_everything_may_leave():
@@ -145,7 +157,9 @@ def test_everything_may_leave():
     mirror.admit((4, 2))
     mirror.step()
     mirror.keep()
+    mirror.cache.begin()
     assert mirror.cache.positions.tolist() == []
+    mirror.keep()
     mirror.admit((2, 1), (6, 2))
     for _ in range(70):
         mirror.step()
@@ -164,7 +178,7 @@ def test_prompts_are_kept_once_per_group():
     mirror.admit((50, 8))
     mirror.step()
     sizes = [keys.shape for keys, _ in mirror.cache._trunks.values()]
-    assert sizes == [(1, KV_HEADS, 50, KEY)] * 2
+    assert sizes == [(KV_HEADS, 1, 50, KEY)] * 2
 
 
 def test_what_comes_out_is_contiguous():

@@ -8,6 +8,7 @@ from architectures import alone, model_of, policy_of, tokens
 from groupwise.engines.cache import BranchCache
 from groupwise.engines.choice import choose_decoder
 from groupwise.engines.decoders import PlainDecoder, RereadingDecoder, TrunkAndBranchDecoder
+from groupwise.engines.fused import FusedDecoder
 from groupwise.types import Sampling
 
 CALLS = [(tokens(length, i), 3, Sampling(max_new_tokens=9), range(3)) for i, length in enumerate((5, 8, 8))]
@@ -23,7 +24,7 @@ def is_right(policy, name):
 @pytest.mark.parametrize(
     ("name", "decoder"),
     [
-        ("qwen2", TrunkAndBranchDecoder),
+        ("qwen2", FusedDecoder),
         ("gemma3", TrunkAndBranchDecoder),
         ("mamba", PlainDecoder),
         ("diffllama", PlainDecoder),
@@ -48,7 +49,8 @@ def test_the_choice_is_made_once_for_an_engine(caplog):
 
 
 def test_positions_that_are_off_by_one(monkeypatch):
-    monkeypatch.setattr(BranchCache, "positions", property(lambda self: self.lengths))
+    right = BranchCache.positions.fget
+    monkeypatch.setattr(BranchCache, "positions", property(lambda self: right(self) + 1))
     policy = policy_of("llama")
     assert choose_decoder(policy) is RereadingDecoder
     assert is_right(policy, "llama")
@@ -103,7 +105,7 @@ def test_reading_anew_stays_in_the_context(monkeypatch):
 @pytest.mark.parametrize("name", ["qwen2", "gemma2", "qwen3-moe"])
 def test_in_16_bits_rounding_is_no_reason(name, dtype):
     policy = policy_of(model_of(name).to(dtype))
-    assert choose_decoder(policy) is TrunkAndBranchDecoder
+    assert choose_decoder(policy) is (FusedDecoder if name == "qwen2" else TrunkAndBranchDecoder)
     groups = sampled(policy, CALLS)
     with torch.no_grad():
         learners_T, _ = policy.logprobs(as_trees(CALLS, groups))

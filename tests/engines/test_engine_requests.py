@@ -180,11 +180,11 @@ def test_exact_in_fp32_only():
 
 
 class Broken:
-    """Makes the model's final norm raise at one call, counted from 1."""
+    """Makes the embeddings raise at one call, counted from 1."""
 
     def __init__(self, policy, at):
         self.calls, self.at = 0, at
-        policy.model.model.norm.register_forward_pre_hook(self)
+        policy.model.get_input_embeddings().register_forward_pre_hook(self)
 
     def __call__(self, *_):
         self.calls += 1

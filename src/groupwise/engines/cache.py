@@ -2,163 +2,213 @@
 
 Rows are completions in the making; slots are their prompts. Rows of a slot stand together, slots in order, and both
 shrink as completions finish. A query is scored against its trunk and its branch with two matrix products and one
-softmax, so no key or value is ever copied or concatenated to decode a token.
+softmax, so no key or value is copied or concatenated to decode a token.
+
+Time is a column: a step writes the new key of every row into the same column, whenever the row began. That is one
+copy for all rows, and no row's length is needed on the way.
+
+    row 0   k k k k k k
+    row 1   k k k k k k          both began in column 0
+    row 2   . . . k k k          joined in column 3; what stands before is hidden from it
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from groupwise.models.attention import Terms, softmax
 
-_GROWTH = 64
-"""Branch room is added in steps of so many tokens, doubling."""
+_ROOM = 64
+"""Columns are added so many at a time, or by a quarter."""
+
+
+class _Views(NamedTuple):
+    """One layer's keys and values as a step multiplies and writes them."""
+
+    trunk_keys: Tensor  # [kv heads * slots, dim, longest prompt]
+    trunk_values: Tensor  # [kv heads * slots, longest prompt, dim]
+    branch_keys: Tensor  # [kv heads * rows, dim, columns]
+    branch_values: Tensor  # [kv heads * rows, columns, dim]
+    new_key: Tensor  # [rows, kv heads, dim]
+    new_value: Tensor
 
 
 class BranchCache:
     """The layout of a decode step: one new token in each row.
 
-    Example: `cache.admit(trunks, rows=[8, 8])`, then per token `cache.begin()`, a forward with `layout=cache`,
-    `cache.advance(open_B)`; `cache.keep(index)` when rows have finished.
+    Example: `cache.admit(trunks, rows=[8, 8])`, then per token `cache.begin()` and a forward with `layout=cache`;
+    `cache.keep(index)` when rows have finished.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._trunks: dict[nn.Module, tuple[Tensor, Tensor]] = {}  # [slots, kv heads, longest prompt, dim]
-        self._branches: dict[nn.Module, tuple[Tensor, Tensor]] = {}  # [rows, kv heads, room, dim]
-        self._trunk_lengths = torch.empty(0, dtype=torch.long, device=device)  # [slots]
-        self._slots = torch.empty(0, dtype=torch.long, device=device)  # [rows]
-        self.lengths = torch.empty(0, dtype=torch.long, device=device)
-        """Tokens in each row's branch."""
-        self._longest = 0
-        self._masks: dict[int | None, Tensor] = {}
-        self._places: Tensor | None = None
-        self._most = 0
+        self._trunks: dict[nn.Module, tuple[Tensor, Tensor]] = {}  # [kv heads, slots, longest prompt, dim]
+        self._branches: dict[nn.Module, tuple[Tensor, Tensor]] = {}  # [kv heads, rows, room, dim]
+        self._views: dict[nn.Module, _Views] = {}
+        self._trunk_lengths: list[int] = []  # by slot
+        self._slots: list[int] = []  # of each row
+        self._starts: list[int] = []  # column of each row's first token
+        self._columns = 0
+        self._hidden: dict[int | None, Tensor | None] = {}
+        self._arrange()
 
     @property
     def positions(self) -> Tensor:
-        """Position of the next token of each row."""
-        return self._trunk_lengths[self._slots] + self.lengths
+        """Position of each row's newest token."""
+        return self._origins + (self._columns - 1)
 
     def admit(self, trunks: dict[nn.Module, list[tuple[Tensor, Tensor]]], rows: Sequence[int]) -> None:
         """Add prompts, with their keys and values by layer [1, kv heads, tokens, dim], and `rows[i]` rows for each."""
-        old_slots, old_rows = len(self._trunk_lengths), len(self._slots)
+        room = self._columns + _ROOM
         for layer, pairs in trunks.items():
-            kept = self._trunks.get(layer)
-            self._trunks[layer] = (
-                _stack(None if kept is None else kept[0], [key for key, _ in pairs]),
-                _stack(None if kept is None else kept[1], [value for _, value in pairs]),
+            kept = self._trunks.get(layer, (None, None))
+            self._trunks[layer] = (_stack(kept[0], [k for k, _ in pairs]), _stack(kept[1], [v for _, v in pairs]))
+            old = self._branches.get(layer, (None, None))
+            fresh = (pairs[0][i].new_zeros(pairs[0][i].shape[1], sum(rows), room, pairs[0][i].shape[3]) for i in (0, 1))
+            self._branches[layer] = tuple(  # pyright: ignore[reportArgumentType]
+                new if kept is None else torch.cat([_widened(kept[:, :, : self._columns], room), new], 1)
+                for kept, new in zip(old, fresh, strict=True)
             )
-            room = self._branches[layer][0].shape[2] if layer in self._branches else _GROWTH
-            fresh = (sum(rows), pairs[0][0].shape[1], room, pairs[0][0].shape[3])
-            empty = pairs[0][0].new_zeros(fresh), pairs[0][1].new_zeros((*fresh[:3], pairs[0][1].shape[3]))
-            if layer in self._branches:
-                empty = tuple(torch.cat([a, b]) for a, b in zip(self._branches[layer], empty, strict=True))
-            self._branches[layer] = (empty[0], empty[1])
-        lengths = [pair[0].shape[2] for pair in next(iter(trunks.values()))]
-        self._trunk_lengths = torch.cat([self._trunk_lengths, torch.tensor(lengths, device=self._device)])
-        slots = torch.arange(old_slots, old_slots + len(rows), device=self._device)
-        self._slots = torch.cat([self._slots, slots.repeat_interleave(torch.tensor(rows, device=self._device))])
-        self.lengths = torch.cat([self.lengths, self.lengths.new_zeros(len(self._slots) - old_rows)])
+        first = len(self._trunk_lengths)
+        self._trunk_lengths += [key.shape[2] for key, _ in next(iter(trunks.values()))]
+        self._slots += [first + i for i, n in enumerate(rows) for _ in range(n)]
+        self._starts += [self._columns] * sum(rows)
         self._arrange()
 
-    def keep(self, index: Tensor) -> None:
-        """Keep only these rows (in order), and only the slots that still have one."""
-        slots, self._slots = torch.unique_consecutive(self._slots[index], return_inverse=True)
-        self.lengths = self.lengths[index]
-        self._longest = int(self.lengths.max()) if len(self.lengths) else 0
+    def keep(self, index: Sequence[int]) -> None:
+        """Keep only these rows (in order), the slots that still have one, and the columns that one of them uses."""
+        slots = sorted({self._slots[i] for i in index})
+        first = min((self._starts[i] for i in index), default=self._columns)
+        which = torch.tensor(index, dtype=torch.long, device=self._device)
+        used = slice(first, self._columns)
         for layer, (keys, values) in self._branches.items():
-            self._branches[layer] = (keys[index], values[index])
+            room = self._columns - first + _ROOM
+            keys, values = (_widened(x[:, :, used].index_select(1, which), room) for x in (keys, values))
+            self._branches[layer] = (keys, values)
         if len(slots) < len(self._trunk_lengths):
-            self._trunk_lengths = self._trunk_lengths[slots]
-            longest = int(self._trunk_lengths.max()) if len(slots) else 0
+            remaining = torch.tensor(slots, dtype=torch.long, device=self._device)
+            self._trunk_lengths = [self._trunk_lengths[slot] for slot in slots]
+            longest = max(self._trunk_lengths, default=0)
             for layer, (keys, values) in self._trunks.items():
-                self._trunks[layer] = (keys[slots, :, :longest], values[slots, :, :longest])
+                keys, values = (x[:, :, :longest].index_select(1, remaining) for x in (keys, values))
+                self._trunks[layer] = (keys, values)
+        self._slots = [slots.index(self._slots[i]) for i in index]
+        self._starts = [self._starts[i] - first for i in index]
+        self._columns -= first
         self._arrange()
 
     def begin(self) -> None:
-        """Make room for one more token in every row."""
-        self._longest += 1
-        self._masks.clear()
+        """Open the next column."""
+        self._columns += 1
+        self._hidden.clear()
         for layer, (keys, values) in self._branches.items():
-            if self._longest > keys.shape[2]:
-                self._branches[layer] = (_doubled(keys), _doubled(values))
+            if self._columns > keys.shape[2]:
+                room = self._columns + max(_ROOM, self._columns // 4)
+                self._branches[layer] = (_widened(keys, room), _widened(values, room))
+        # All layers' views at once: the same few operations after one another cost a third of what they cost in turn
+        # with everything else.
+        self._views = {layer: self._view(*self._trunks[layer], *pair) for layer, pair in self._branches.items()}
 
-    def advance(self, open_B: Tensor) -> None:
-        """Count the token that the forward has just stored, in the rows that go on. In the others the next token will
-        take its place: a row that is over must not run past the model's last position."""
-        self.lengths = self.lengths + open_B
+    def _view(self, trunk_keys: Tensor, trunk_values: Tensor, branch_keys: Tensor, branch_values: Tensor) -> _Views:
+        used, newest = slice(0, self._columns), self._columns - 1
+        return _Views(
+            trunk_keys=trunk_keys.flatten(0, 1).transpose(1, 2),
+            trunk_values=trunk_values.flatten(0, 1),
+            branch_keys=branch_keys[:, :, used].flatten(0, 1).transpose(1, 2),
+            branch_values=branch_values[:, :, used].flatten(0, 1),
+            new_key=branch_keys[:, :, newest].transpose(0, 1),
+            new_value=branch_values[:, :, newest].transpose(0, 1),
+        )
 
     def attend(self, layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, terms: Terms) -> Tensor:
         """See `Layout`. One token per row: [rows, heads, 1, dim]."""
-        branch_keys, branch_values = self._branches[layer]
-        rows = torch.arange(len(self._slots), device=self._device)
-        branch_keys[rows, :, self.lengths] = key[:, :, 0]
-        branch_values[rows, :, self.lengths] = value[:, :, 0]
-        branch_keys, branch_values = branch_keys[:, :, : self._longest], branch_values[:, :, : self._longest]
-        trunk_keys, trunk_values = self._trunks[layer]
-        heads, kv_heads = query.shape[1], key.shape[1]
-        q = (query[:, :, 0] * terms.scaling).unflatten(1, (kv_heads, heads // kv_heads))  # [rows, kv, repeats, dim]
-        scores = torch.cat(
-            [self._by_slot(q, trunk_keys.transpose(-1, -2)), torch.matmul(q, branch_keys.transpose(-1, -2))], -1
-        )
+        views = self._views[layer]
+        rows, heads, kv_heads = len(self._slots), query.shape[1], key.shape[1]
+        repeats, prompt = heads // kv_heads, views.trunk_values.shape[1]
+        views.new_key.copy_(key[:, :, 0])
+        views.new_value.copy_(value[:, :, 0])
+        q = query if terms.scaling == 1 else query * terms.scaling
+        q = q.reshape(rows, kv_heads, repeats, -1).transpose(0, 1).reshape(kv_heads * rows, repeats, -1)
+        on_trunk = self._by_row(torch.bmm(self._by_slot(q, kv_heads), views.trunk_keys), q)
+        scores = torch.cat([on_trunk, torch.bmm(q, views.branch_keys)], -1)
         if terms.softcap is not None:
             scores = torch.tanh(scores / terms.softcap) * terms.softcap
-        scores = scores.masked_fill(self._hidden(terms.window)[:, None, None], float("-inf"))
+        if (hidden := self._what_is_hidden(terms.window)) is not None:
+            scores.view(kv_heads, rows, repeats, -1).masked_fill_(hidden, float("-inf"))
         weights = softmax(scores).to(value.dtype)
-        trunk_weights, branch_weights = weights.split([trunk_keys.shape[2], self._longest], -1)
-        out = self._by_slot(trunk_weights, trunk_values) + torch.matmul(branch_weights, branch_values)
-        return out.flatten(1, 2)[:, None].contiguous()
+        of_trunk = torch.bmm(self._by_slot(weights[..., :prompt], kv_heads), views.trunk_values)
+        out = torch.baddbmm(self._by_row(of_trunk, q), weights[..., prompt:], views.branch_values)
+        # One key head for each query head leaves the axes turned, and models take a `view` of this.
+        return out.view(kv_heads, rows, repeats, -1).transpose(0, 1).reshape(rows, 1, heads, -1).contiguous()
 
-    def _by_slot(self, rows: Tensor, shared: Tensor) -> Tensor:
-        """Multiply each row [kv, repeats, x] with its slot's matrix [kv, x, y], all rows of a slot at once."""
-        kv_heads, repeats, inner = rows.shape[1:]
-        slots = shared.shape[0]
-        block = rows
+    def _by_slot(self, x: Tensor, kv_heads: int) -> Tensor:
+        """[kv heads * rows, repeats, n] -> [kv heads * slots, rows of a slot * repeats, n]; gaps are filled up with
+        copies of row 0."""
+        slots, repeats = len(self._trunk_lengths), x.shape[1]
+        if self._filled is not None:
+            x = x.unflatten(0, (kv_heads, -1)).index_select(1, self._filled)
+        return x.reshape(kv_heads * slots, self._most * repeats, x.shape[-1])
+
+    def _by_row(self, x: Tensor, like: Tensor) -> Tensor:
+        """Back again."""
+        rows, repeats = len(self._slots), like.shape[1]
         if self._places is not None:
-            block = rows.new_zeros((slots * self._most, kv_heads, repeats, inner))
-            block[self._places] = rows
-        block = block.view(slots, self._most, kv_heads, repeats, inner).transpose(1, 2)
-        block = torch.matmul(block.reshape(slots, kv_heads, self._most * repeats, inner), shared)
-        block = block.unflatten(2, (self._most, repeats)).transpose(1, 2).flatten(0, 1)
-        return block if self._places is None else block[self._places]
+            kv_heads = like.shape[0] // rows
+            x = x.view(kv_heads, -1, repeats, x.shape[-1]).index_select(1, self._places)
+        return x.reshape(like.shape[0], repeats, x.shape[-1])
 
-    def _hidden(self, window: int | None) -> Tensor:
-        """[rows, longest prompt + longest branch] what a row's new token must not see."""
-        if window not in self._masks:
-            widest = next(iter(self._trunks.values()))[0].shape[2]
-            trunk = torch.arange(widest, device=self._device)[None]
-            branch = torch.arange(self._longest, device=self._device)[None]
-            lengths, trunk_lengths = self.lengths[:, None], self._trunk_lengths[self._slots][:, None]
-            hidden_trunk, hidden_branch = trunk >= trunk_lengths, branch > lengths
-            if window is not None:
-                hidden_trunk = hidden_trunk | (trunk_lengths + lengths - trunk >= window)
-                hidden_branch = hidden_branch | (lengths - branch >= window)
-            self._masks[window] = torch.cat([hidden_trunk, hidden_branch], 1)
-        return self._masks[window]
+    def _what_is_hidden(self, window: int | None) -> Tensor | None:
+        """[rows, 1, longest prompt + columns] what a row's new token must not see; `None` if it sees everything."""
+        widest = max(self._trunk_lengths, default=0)
+        if window is not None and window >= widest + self._columns:
+            window = None
+        if window not in self._hidden:
+            ragged = min(self._trunk_lengths) < widest or max(self._starts) > 0
+            self._hidden[window] = self._mask(window, widest) if ragged or window is not None else None
+        return self._hidden[window]
+
+    def _mask(self, window: int | None, widest: int) -> Tensor:
+        trunk = torch.arange(widest, device=self._device)[None]
+        columns = torch.arange(self._columns, device=self._device)[None]
+        hidden_trunk, hidden_branch = trunk >= self._lengths_of_rows, columns < self._starts_of_rows
+        if window is not None:
+            hidden_trunk = hidden_trunk | (self.positions[:, None] - trunk >= window)
+            hidden_branch = hidden_branch | (self._columns - 1 - columns >= window)
+        return torch.cat([hidden_trunk, hidden_branch], 1)[:, None]
 
     def _arrange(self) -> None:
-        """Where each row stands in a [slots, most rows of a slot] block; `None` if the block has no gaps."""
-        slots = len(self._trunk_lengths)
-        counts = torch.bincount(self._slots, minlength=slots)
-        self._most = int(counts.max()) if slots else 0
-        first = counts.cumsum(0) - counts
-        rank = torch.arange(len(self._slots), device=self._device) - first[self._slots]
-        full = len(self._slots) == slots * self._most
-        self._places = None if full else self._slots * self._most + rank
-        self._masks.clear()
+        """What follows from which rows there are."""
+        counts = [self._slots.count(slot) for slot in range(len(self._trunk_lengths))]
+        self._most = max(counts, default=0)
+        starts, lengths = self._integers(self._starts), self._integers([self._trunk_lengths[s] for s in self._slots])
+        self._origins = lengths - starts
+        self._starts_of_rows, self._lengths_of_rows = starts[:, None], lengths[:, None]
+        self._hidden.clear()
+        self._places = self._filled = None
+        if len(self._slots) < len(counts) * self._most:  # slots have lost different numbers of rows
+            places = [slot * self._most + i for slot, n in enumerate(counts) for i in range(n)]
+            filled = [0] * (len(counts) * self._most)
+            for row, place in enumerate(places):
+                filled[place] = row
+            self._places, self._filled = self._integers(places), self._integers(filled)
+
+    def _integers(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self._device)
 
 
 def _stack(kept: Tensor | None, trunks: Sequence[Tensor]) -> Tensor:
-    """Prompts of different length as one block, zero behind the shorter ones."""
-    longest = max([trunk.shape[2] for trunk in trunks] + ([] if kept is None else [kept.shape[2]]))
-    blocks = [] if kept is None else [kept]
-    padded = [torch.nn.functional.pad(block, (0, 0, 0, longest - block.shape[2])) for block in [*blocks, *trunks]]
-    return torch.cat(padded)
+    """Prompts of different length as one block [kv heads, slots, longest, dim], zero behind the shorter ones."""
+    blocks = (
+        [trunk.transpose(0, 1) for trunk in trunks] if kept is None else [kept, *(t.transpose(0, 1) for t in trunks)]
+    )
+    longest = max(block.shape[2] for block in blocks)
+    return torch.cat([_widened(block, longest) for block in blocks], 1)
 
 
-def _doubled(block: Tensor) -> Tensor:
-    return torch.cat([block, torch.zeros_like(block)], 2)
+def _widened(block: Tensor, room: int) -> Tensor:
+    """With room for so many tokens, zero where there is none yet: what is hidden must still be a number."""
+    return torch.nn.functional.pad(block, (0, 0, 0, room - block.shape[2])) if room > block.shape[2] else block

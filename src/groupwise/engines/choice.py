@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from groupwise.engines.decoders import Decoder, PlainDecoder, RereadingDecoder, TrunkAndBranchDecoder
+from groupwise.engines.fused import FusedDecoder, UnfitError
 from groupwise.models.policy import Policy
 from groupwise.models.selfcheck import differs, probe
 from groupwise.models.trees import Tree
@@ -25,14 +26,15 @@ MakeDecoder: TypeAlias = Callable[[Policy], Decoder]
 
 
 def choose_decoder(policy: Policy) -> MakeDecoder:
-    """The policy's own way if it is proven, else the one without a cache, which is said in one line."""
-    make = TrunkAndBranchDecoder if policy.attention == "trunk_and_branch" else PlainDecoder
-    if why := _fails(make, policy):
-        log.warning(
-            "%s reads every completion anew for each token, which is slow: %s", type(policy.model).__name__, why
-        )
-        return RereadingDecoder
-    return make
+    """The fastest that is proven. That there is nothing but the one without a cache is said in one line."""
+    with_cache = [FusedDecoder, TrunkAndBranchDecoder] if policy.attention == "trunk_and_branch" else [PlainDecoder]
+    why = ""
+    for make in with_cache:
+        if not (why := _fails(make, policy)):
+            return make
+        log.debug("%s: no %s: %s", type(policy.model).__name__, make.__name__, why)
+    log.warning("%s reads every completion anew for each token, which is slow: %s", type(policy.model).__name__, why)
+    return RereadingDecoder
 
 
 def _fails(make: MakeDecoder, policy: Policy) -> str:
@@ -42,6 +44,8 @@ def _fails(make: MakeDecoder, policy: Policy) -> str:
         expected_T, _ = policy.logprobs(trees)
         try:
             decoded_T = torch.cat([_decoded(make(policy), tree) for tree in trees])
+        except UnfitError as error:
+            return str(error)
         except Exception as error:  # whatever a strange model raises on the probe, the answer is to fall back
             return f"its cache fails on the probe, {type(error).__name__}: {error}".splitlines()[0][:200]
     why = differs(decoded_T, expected_T, policy.dtype)
@@ -60,8 +64,7 @@ def _decoded(decoder: Decoder, tree: Tree) -> Tensor:
         going = [i for i, row in enumerate(rows) if len(tree.branches[row]) > place + 1]
         if not going:
             break
-        index = torch.tensor(going, device=logits.device)
-        decoder.keep(index)
+        decoder.keep(going)
         rows = [rows[i] for i in going]
-        logits = decoder.step(tokens_B[index], torch.ones_like(index, dtype=torch.bool))
+        logits = decoder.step(tokens_B[torch.tensor(going, device=logits.device)])
     return torch.stack([logprobs[key] for key in sorted(logprobs)])

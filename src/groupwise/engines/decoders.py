@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from groupwise.engines.cache import BranchCache
+from groupwise.engines.tape import Hide, Replayed
 from groupwise.models.layout import PackedLayout
 from groupwise.models.policy import Policy
 from groupwise.models.trees import PackedTrees, Tree
@@ -16,6 +18,10 @@ from groupwise.models.trees import PackedTrees, Tree
 
 class Decoder(Protocol):
     """Keeps whatever the model needs to go on with every row."""
+
+    def refresh(self) -> None:
+        """The weights may have changed. Called before each batch."""
+        ...
 
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """How many of the waiting prompts, from the first on, may join now."""
@@ -25,14 +31,21 @@ class Decoder(Protocol):
         """Read the prompts, once each; logits of the first token of each of their rows: [sum(rows), V]."""
         ...
 
-    def step(self, tokens_B: Tensor, open_B: Tensor) -> Tensor:
-        """Feed one token to every row; logits of the next: [rows, V]. What comes of rows that are not open is of no
-        use to anybody."""
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Feed one token to every row; logits of the next: [rows, V]. Rows that are over may be fed on, past the
+        model's last position: what comes of them is of no use to anybody, and must not raise."""
         ...
 
-    def keep(self, index: Tensor) -> None:
+    def keep(self, index: Sequence[int]) -> None:
         """Drop all other rows."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Hidden:
+    """A layout whose attention is one operation of a tape."""
+
+    attend: Callable[..., Tensor]
 
 
 class TrunkAndBranchDecoder:
@@ -40,7 +53,14 @@ class TrunkAndBranchDecoder:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._last_position = policy.context - 1
         self._cache = BranchCache(policy.device)
+        self._windows: dict[nn.Module, int | None] = {}
+        """What each layer asked for when it read prompts."""
+        self._next_logits = Replayed(self._forward)
+
+    def refresh(self) -> None:
+        """Nothing to do: it reads the model's own."""
 
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """All of them."""
@@ -52,22 +72,25 @@ class TrunkAndBranchDecoder:
         packed = PackedTrees.of([Tree(tuple(prompt)) for prompt in prompts], self._policy.device)
         layout = PackedLayout(packed, lambda layer, _, k, v: trunks.setdefault(layer, []).append((k, v)))
         features = self._run(packed.ids, packed.positions, layout)[0]
+        self._windows |= dict(layout.heard)
         last = torch.tensor([span.trunk.stop - 1 for span in packed.spans], device=self._policy.device)
         self._cache.admit(trunks, rows)
         repeats = torch.tensor(rows, device=self._policy.device)
         return self._policy.head(features[last]).repeat_interleave(repeats, 0)
 
-    def step(self, tokens_B: Tensor, open_B: Tensor) -> Tensor:
+    def step(self, tokens_B: Tensor) -> Tensor:
         """See `Decoder`."""
-        positions = self._cache.positions
         self._cache.begin()
-        features = self._run(tokens_B[:, None], positions[:, None], self._cache)
-        self._cache.advance(open_B)
-        return self._policy.head(features[:, 0])
+        positions = self._cache.positions.clamp(max=self._last_position)
+        return self._next_logits(tokens_B[:, None], positions[:, None])
 
-    def keep(self, index: Tensor) -> None:
+    def keep(self, index: Sequence[int]) -> None:
         """See `Decoder`."""
         self._cache.keep(index)
+
+    def _forward(self, ids: Tensor, positions: Tensor, hide: Hide) -> Tensor:
+        features = self._run(ids, positions, _Hidden(hide(self._cache.attend)))
+        return self._policy.head(features[:, 0])
 
     def _run(self, ids: Tensor, positions: Tensor, layout: Any) -> Tensor:
         output = self._policy.run_backbone(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
@@ -81,6 +104,9 @@ class PlainDecoder:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._state: dict[str, Any] = {}
+
+    def refresh(self) -> None:
+        """Nothing to do: it reads the model's own."""
 
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """Those of the first one's length, and only when nothing is in flight."""
@@ -96,13 +122,13 @@ class PlainDecoder:
         self._reorder(index)
         return logits[index]
 
-    def step(self, tokens_B: Tensor, open_B: Tensor) -> Tensor:
+    def step(self, tokens_B: Tensor) -> Tensor:
         """See `Decoder`. All rows are at one position, so none can run past the last alone."""
         return self._run(tokens_B[:, None])
 
-    def keep(self, index: Tensor) -> None:
+    def keep(self, index: Sequence[int]) -> None:
         """See `Decoder`."""
-        self._reorder(index)
+        self._reorder(torch.tensor(index, dtype=torch.long, device=self._policy.device))
 
     def _run(self, ids: Tensor) -> Tensor:
         output = self._policy.run_backbone(input_ids=ids, use_cache=True, **self._state)
@@ -122,6 +148,9 @@ class RereadingDecoder:
         self._policy = policy
         self._rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []  # prompt, completion so far
 
+    def refresh(self) -> None:
+        """Nothing to do: it reads the model's own."""
+
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """All of them."""
         return len(prompt_lengths)
@@ -132,15 +161,18 @@ class RereadingDecoder:
         self._rows += fresh
         return self._next_logits(fresh)
 
-    def step(self, tokens_B: Tensor, open_B: Tensor) -> Tensor:
+    def step(self, tokens_B: Tensor) -> Tensor:
         """See `Decoder`."""
-        news = zip(self._rows, tokens_B.tolist(), open_B.tolist(), strict=True)
-        self._rows = [(prompt, (*drawn, token) if is_open else drawn) for (prompt, drawn), token, is_open in news]
+        room = self._policy.context - 1
+        self._rows = [
+            (prompt, (*drawn, token) if len(prompt) + len(drawn) < room else drawn)
+            for (prompt, drawn), token in zip(self._rows, tokens_B.tolist(), strict=True)
+        ]
         return self._next_logits(self._rows)
 
-    def keep(self, index: Tensor) -> None:
+    def keep(self, index: Sequence[int]) -> None:
         """See `Decoder`."""
-        self._rows = [self._rows[i] for i in index.tolist()]
+        self._rows = [self._rows[i] for i in index]
 
     def _next_logits(self, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> Tensor:
         # Features predict the tokens of a branch. One token more, whichever, and the last of them predict the next.

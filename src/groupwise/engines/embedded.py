@@ -23,6 +23,9 @@ from groupwise.errors import EngineError
 from groupwise.models.policy import Attention, Policy
 from groupwise.types import Completion, Sampling
 
+_CHECK_EVERY = 8
+"""Tokens between two looks at which rows have ended, on a device that computes ahead of the host."""
+
 
 class EmbeddedEngine:
     """Samples from a `Policy`.
@@ -41,6 +44,7 @@ class EmbeddedEngine:
         self._rows = self._no_rows()
         self._proven: dict[Attention, MakeDecoder] = {}
         self._decoder: Decoder = PlainDecoder(policy)
+        self._made_for: tuple[Any, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self.tokens_sampled = 0
         """Tokens drawn so far."""
@@ -92,8 +96,7 @@ class EmbeddedEngine:
                     self._admit()
                     self._retire()
                     if len(self._rows):
-                        logits = self._decoder.step(self._rows.last_tokens, ~self._rows.finished)
-                        self._rows.draw(logits)
+                        self._rows.draw(self._decoder.step(self._rows.last_tokens))
                         self._retire()
                 await asyncio.sleep(0)
         except Exception as error:
@@ -106,21 +109,26 @@ class EmbeddedEngine:
 
     def _forget(self) -> list[Request]:
         """Give everything up, so that nothing of it can come up again; returns the requests that were not answered."""
-        in_flight = {id(request): request for request, _ in self._rows.entries}
-        unanswered = [request for request in [*self._waiting, *in_flight.values()] if not request.done.done()]
+        unanswered = [request for request in [*self._waiting, *self._rows.requests] if not request.done.done()]
         self._waiting = []
         self._rows = self._no_rows()
+        self._made_for = ()
         return unanswered
 
     def _no_rows(self) -> Rows:
         dtype = torch.promote_types(self._policy.dtype, torch.float32)
-        return Rows(self._policy.device, dtype, self._policy.tokenizer, self._ends)
+        check_every = 1 if self._policy.device.type == "cpu" else _CHECK_EVERY
+        return Rows(self._policy.device, dtype, self._policy.tokenizer, self._ends, check_every=check_every)
 
     def _start(self) -> None:
         attention = self._policy.attention
         if attention not in self._proven:
             self._proven[attention] = choose_decoder(self._policy)
-        self._decoder = self._proven[attention](self._policy)
+        # A decoder is kept from batch to batch with what it has recorded, as long as it is about the same tensors.
+        made_for = (attention, self._policy.head, *map(id, self._policy.model.parameters()))
+        if made_for != self._made_for:
+            self._decoder, self._made_for = self._proven[attention](self._policy), made_for
+        self._decoder.refresh()
 
     def _admit(self) -> None:
         free = self._max_rows - len(self._rows)
@@ -144,11 +152,9 @@ class EmbeddedEngine:
         for request, branch, completion in self._rows.newly_finished():
             self.tokens_sampled += len(completion.token_ids)
             request.finish(branch, completion)
-        finished = int(self._rows.finished.sum())
-        if finished and (self._waiting or finished * 8 >= len(self._rows)):
-            alive = self._rows.alive()
-            self._rows.keep(alive)
-            self._decoder.keep(alive)
+        if (index := self._rows.worth_keeping(at_once=bool(self._waiting))) is not None:
+            self._rows.keep(index)
+            self._decoder.keep(index)
 
 
 def with_special_stops(sampling: Sampling, tokenizer: PreTrainedTokenizerBase) -> Sampling:

@@ -56,14 +56,21 @@ def draw(logits: Tensor, uniforms_B: Tensor, sampling: Sampling, seen: Tensor | 
     that the repetition penalty applies to.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    scaled = logits / sampling.temperature if sampling.temperature > 0 else logits
-    choice = scaled if seen is None else _penalised(logits, seen, sampling)
+    scaled = logits if sampling.temperature in (0, 1) else logits / sampling.temperature
+    if seen is not None:
+        choice = _penalised(logits, seen, sampling)
+        tokens_B = _chosen(torch.softmax(choice, -1), choice, uniforms_B, sampling)
+        # A penalty can choose what is as good as impossible without it, and has no logarithm as a probability.
+        return tokens_B, torch.log_softmax(scaled, -1).gather(-1, tokens_B[:, None])[:, 0]
+    probabilities = torch.softmax(scaled, -1)
+    tokens_B = _chosen(probabilities, scaled, uniforms_B, sampling)
+    return tokens_B, probabilities.gather(-1, tokens_B[:, None])[:, 0].log()
+
+
+def _chosen(probabilities: Tensor, logits: Tensor, uniforms_B: Tensor, sampling: Sampling) -> Tensor:
     if sampling.temperature == 0:
-        tokens_B = choice.argmax(-1)
-    else:
-        tokens_B = _inverse_cdf(_truncated(choice, sampling), uniforms_B)
-    # Not `chosen - logsumexp`: two large numbers leave a difference that is rounded as they are.
-    return tokens_B, torch.log_softmax(scaled, -1).gather(-1, tokens_B[:, None])[:, 0]
+        return logits.argmax(-1)
+    return _inverse_cdf(_truncated(probabilities, sampling), uniforms_B)
 
 
 def _penalised(logits: Tensor, seen: Tensor, sampling: Sampling) -> Tensor:
@@ -73,26 +80,64 @@ def _penalised(logits: Tensor, seen: Tensor, sampling: Sampling) -> Tensor:
     return logits / sampling.temperature if sampling.temperature > 0 else logits
 
 
-def _truncated(logits: Tensor, sampling: Sampling) -> Tensor:
-    """top-k, then top-p (arXiv 1904.09751), then min-p (arXiv 2407.01082); the likeliest token always stays."""
-    if 0 < sampling.top_k < logits.shape[-1]:
-        smallest = logits.topk(sampling.top_k, -1).values[:, -1:]
-        logits = logits.masked_fill(logits < smallest, float("-inf"))
+def _truncated(probabilities: Tensor, sampling: Sampling) -> Tensor:
+    """top-k, then top-p (arXiv 1904.09751), then min-p (arXiv 2407.01082); the likeliest token always stays, and so
+    does what is as likely as the last that stays."""
+    if 0 < sampling.top_k < probabilities.shape[-1]:
+        smallest = probabilities.topk(sampling.top_k, -1).values[:, -1:]
+        probabilities = probabilities.masked_fill(probabilities < smallest, 0)
     if sampling.top_p < 1:
-        ordered, index = logits.sort(-1, descending=True)
-        probabilities = torch.softmax(ordered, -1)
-        beyond = probabilities.cumsum(-1) - probabilities >= sampling.top_p
-        logits = logits.masked_fill(beyond.scatter(-1, index, beyond), float("-inf"))
+        smallest = _smallest_of_nucleus(probabilities, sampling.top_p)
+        probabilities = probabilities.masked_fill(probabilities < smallest, 0)
     if sampling.min_p > 0:
-        floor = logits.amax(-1, keepdim=True) + torch.log(torch.tensor(sampling.min_p))
-        logits = logits.masked_fill(logits < floor, float("-inf"))
-    return logits
+        smallest = probabilities.amax(-1, keepdim=True) * sampling.min_p
+        probabilities = probabilities.masked_fill(probabilities < smallest, 0)
+    return probabilities
 
 
-def _inverse_cdf(logits: Tensor, uniforms_B: Tensor) -> Tensor:
-    """The token in whose share of the cumulative probability the uniform number falls."""
-    cumulative = torch.softmax(logits, -1).cumsum(-1)
-    threshold = uniforms_B[:, None] * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
-    # Rounding can put the threshold on the very end, behind the last token that has any probability.
-    return torch.where(tokens < logits.shape[-1], tokens, logits.argmax(-1))
+def _smallest_of_nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """The probability of the last token of the smallest set that has `top_p` of all: [B, 1].
+
+    Sorting a whole vocabulary is dear, and the nucleus is nearly always among its first thousand.
+    """
+    wanted = top_p * probabilities.sum(-1, keepdim=True)
+    vocabulary = probabilities.shape[-1]
+    likeliest = probabilities.topk(min(1024, vocabulary), -1).values
+    if likeliest.shape[-1] < vocabulary and bool((likeliest.sum(-1, keepdim=True) < wanted).any()):
+        likeliest = probabilities.sort(-1, descending=True).values
+    before = likeliest.cumsum(-1) - likeliest
+    inside = (before < wanted).sum(-1, keepdim=True).clamp(min=1)
+    return likeliest.gather(-1, inside - 1)
+
+
+_BLOCK = 512
+
+
+def _inverse_cdf(weights: Tensor, uniforms_B: Tensor) -> Tensor:
+    """The token in whose share of the cumulative weight the uniform number falls.
+
+    In two goes for a large vocabulary: first the block of tokens, by the blocks' sums, then the token within it.
+    """
+    vocabulary = weights.shape[-1]
+    whole = vocabulary // _BLOCK
+    if whole < 8:
+        return _find(weights, uniforms_B[:, None] * weights.sum(-1, keepdim=True))[:, 0]
+    sums = weights[:, : whole * _BLOCK].unflatten(-1, (whole, _BLOCK)).sum(-1)
+    sums = torch.cat([sums, weights[:, whole * _BLOCK :].sum(-1, keepdim=True)], -1)
+    cumulative = sums.cumsum(-1)
+    wanted = uniforms_B[:, None] * cumulative[:, -1:]
+    block = _find(sums, wanted)
+    before = (cumulative - sums).gather(-1, block)
+    places = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)
+    inside = weights.gather(-1, places.clamp(max=vocabulary - 1)) * (places < vocabulary)
+    return (block * _BLOCK + _find(inside, wanted - before)).clamp(max=vocabulary - 1)[:, 0]
+
+
+def _find(weights: Tensor, wanted: Tensor) -> Tensor:
+    """First place where the cumulative weight passes what is wanted, always one that has some weight: [B, 1]. Where
+    there is no such place, as all is NaN, the last."""
+    cumulative = weights.cumsum(-1)
+    # Rounding can put what is wanted before the first or behind the last.
+    last = torch.nextafter(cumulative[:, -1:], cumulative.new_zeros(()))
+    found = torch.searchsorted(cumulative, torch.minimum(wanted, last).clamp(min=0), right=True)
+    return found.clamp(max=weights.shape[-1] - 1)

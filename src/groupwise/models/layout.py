@@ -3,86 +3,22 @@
     trunk token   sees the tokens of its trunk up to itself
     branch token  sees its whole trunk, and the tokens of its own branch up to itself
 
-Trunks and branches are *lines*. Lines of about the same size are attended to together, as a padded block: many small
-groups then cost few calls, and nobody but attention ever sees the padding. A sliding window counts positions, not
-places in the row, so that a branch sees exactly what it would see if it stood behind its prompt alone.
+Trunks and branches are *lines*. Two ways compute this, with the same result. Where the device has a kernel, each line
+attends to itself, all branches of a tree to their trunk, and the two are merged: `groupwise.models.trunk_attention`.
+A window shorter than the lines, a soft cap, and devices without a kernel take masked blocks: `groupwise.models.blocks`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from groupwise.models.attention import Terms, attend
+from groupwise.models.attention import Terms
+from groupwise.models.blocks import Blocks, Line
+from groupwise.models.kernels import Heads, Seen
 from groupwise.models.trees import PackedTrees, Span
-
-WASTE = 1.25
-"""A block may compute so many times the query-key pairs that its lines would need alone, ..."""
-FREE = 1 << 14
-"""... and this many pairs more: below that, one call more costs more than the pairs."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A run of tokens that attend to themselves, causally, and to all of what they follow (nothing, for a trunk)."""
-
-    start: int
-    length: int
-    follows: int
-    followed: int
-
-    @property
-    def pairs(self) -> int:
-        return self.length * (self.followed + self.length)
-
-
-class _Block:
-    """Lines as the rows of one attention call. A padded query repeats its line's last token; a padded key is hidden."""
-
-    def __init__(self, lines: Sequence[_Line], device: torch.device) -> None:
-        longest, prefix = max(line.length for line in lines), max(line.followed for line in lines)
-        start, length, follows, followed = (
-            torch.tensor(column)[:, None]
-            for column in zip(*((x.start, x.length, x.follows, x.followed) for x in lines), strict=True)
-        )
-        column = torch.arange(longest)[None]
-        within_line = torch.minimum(column, length - 1)
-        front = torch.arange(prefix)[None]
-        queries, positions = start + within_line, followed + within_line
-        real_front, self._real = front < followed, column < length
-        self.places = queries[self._real].to(device)
-        """Where in the row the outputs belong."""
-        self._queries = queries.to(device)
-        self._keys = torch.cat([follows + front * real_front, queries], 1).to(device)
-        self._positions = positions.to(device)
-        self._key_positions = torch.cat([front.expand(len(lines), -1), followed + column], 1).to(device)
-        self._key_real = torch.cat([real_front, self._real], 1).to(device)
-        self._real = self._real.to(device)
-        self._plain = prefix == 0
-        self._reach = longest + prefix
-        self._masks: dict[int | None, Tensor | None] = {}
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, terms: Terms) -> Tensor:
-        """[tokens, heads, dim] of the packed row -> [real tokens of the block, heads, dim]."""
-        q = query[self._queries].transpose(1, 2)
-        k, v = key[self._keys].transpose(1, 2), value[self._keys].transpose(1, 2)
-        return attend(q, k, v, self._visible(terms.window), terms).transpose(1, 2)[self._real]
-
-    def _visible(self, window: int | None) -> Tensor | None:
-        """[lines, 1, queries, keys]; `None` where causality alone says it, which also hides padding at the end."""
-        if window is not None and window >= self._reach:
-            window = None
-        if window not in self._masks:
-            self._masks[window] = None if self._plain and window is None else self._mask(window)
-        return self._masks[window]
-
-    def _mask(self, window: int | None) -> Tensor:
-        distance = self._positions[:, None, :, None] - self._key_positions[:, None, None, :]
-        visible = (distance >= 0) & self._key_real[:, None, None, :]
-        return visible if window is None else visible & (distance < window)
+from groupwise.models.trunk_attention import Calls, attend_row, kernel_for
 
 
 class PackedLayout:
@@ -95,9 +31,12 @@ class PackedLayout:
         self, packed: PackedTrees, on_trunk: Callable[[nn.Module, int, Tensor, Tensor], None] | None = None
     ) -> None:
         self._spans = packed.spans
+        self._device = packed.ids.device
         self._on_trunk = on_trunk
-        self._blocks = [_Block(lines, packed.ids.device) for lines in _blocks(_lines(packed.spans))]
-        self._order = torch.cat([block.places for block in self._blocks]).argsort()
+        self._lines = _lines(packed.spans)
+        self._reach = max(line.followed + line.length for line in self._lines)
+        self._calls: dict[Heads, Calls] = {}
+        self._blocks: Blocks | None = None
         self.heard: list[tuple[nn.Module, int | None]] = []
         """The layers that attended, in turn, each with the window that it named."""
 
@@ -108,30 +47,35 @@ class PackedLayout:
             for index, span in enumerate(self._spans):
                 self._on_trunk(layer, index, key[:, :, span.trunk], value[:, :, span.trunk])
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        return torch.cat([block.attend(q, k, v, terms) for block in self._blocks])[self._order][None]
+        if (calls := self._calls_for(q, k, v, terms)) is not None:
+            return attend_row(q, k, v, calls, terms.scaling)[None]
+        if self._blocks is None:
+            self._blocks = Blocks(self._lines, self._device)
+        return self._blocks.attend(q, k, v, terms)[None]
+
+    def _calls_for(self, query: Tensor, key: Tensor, value: Tensor, terms: Terms) -> Calls | None:
+        """The kernel calls of this layer; `None` if it asks for what no kernel does."""
+        if terms.softcap is not None or (terms.window is not None and terms.window < self._reach):
+            return None
+        heads = Heads(query.shape[1], key.shape[1], query.shape[2])
+        if value.shape[1:] != key.shape[1:] or (kernel := kernel_for(query.device, query.dtype, heads)) is None:
+            return None
+        if heads not in self._calls:
+            own = [Seen(run, run) for run in (slice(line.start, line.start + line.length) for line in self._lines)]
+            trunk = [Seen(run, span.trunk) for span in self._spans if (run := _branches(span)).stop > run.start]
+            self._calls[heads] = Calls.of(kernel, own, trunk, heads, self._device)
+        return self._calls[heads]
 
 
-def _lines(spans: Sequence[Span]) -> list[_Line]:
-    lines: list[_Line] = []
+def _lines(spans: Sequence[Span]) -> list[Line]:
+    lines: list[Line] = []
     for span in spans:
-        trunk = _Line(span.trunk.start, span.trunk.stop - span.trunk.start, 0, 0)
+        trunk = Line(span.trunk.start, span.trunk.stop - span.trunk.start, 0, 0)
         branches = (slice_ for slice_ in span.branches if slice_.stop > slice_.start)
-        lines += [trunk, *(_Line(b.start, b.stop - b.start, trunk.start, trunk.length) for b in branches)]
+        lines += [trunk, *(Line(b.start, b.stop - b.start, trunk.start, trunk.length) for b in branches)]
     return lines
 
 
-def _blocks(lines: Sequence[_Line]) -> list[list[_Line]]:
-    """Lines of about the same size together: sorted, and a new block wherever padding would cost too much."""
-    blocks: list[list[_Line]] = []
-    needed = prefix = 0
-    for line in sorted(lines, key=lambda line: (line.followed > 0, line.length, line.followed)):
-        needed, prefix = needed + line.pairs, max(prefix, line.followed)
-        # Sorted by length, so the newest line is the longest.
-        padded = (len(blocks[-1]) + 1) * line.length * (prefix + line.length) if blocks else 0
-        same_kind = bool(blocks) and (blocks[-1][0].followed > 0) == (line.followed > 0)
-        if same_kind and padded <= WASTE * needed + FREE:
-            blocks[-1].append(line)
-        else:
-            blocks.append([line])
-            needed, prefix = line.pairs, line.followed
-    return blocks
+def _branches(span: Span) -> slice:
+    """All branches of a tree: they stand side by side, behind its trunk."""
+    return slice(span.trunk.stop, span.branches[-1].stop if span.branches else span.trunk.stop)

@@ -22,6 +22,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from groupwise.maths.logprobs import chunked_logprobs
 from groupwise.models.attention import NAME, attention_name, use_attention
+from groupwise.models.features import predicting
+from groupwise.models.fused import Fused
 from groupwise.models.head import Head
 from groupwise.models.layout import PackedLayout
 from groupwise.models.trees import PackedTrees, Tree, targets_of
@@ -55,6 +57,7 @@ class Policy:
         self.why_plain = "not checked"
         """Why trunk and branch is not used; empty when it is."""
         self.head: Callable[[Tensor], Tensor] = Head.of(model)
+        self._fused = Fused(model)
 
     @property
     def device(self) -> torch.device:
@@ -147,7 +150,8 @@ class Policy:
         before = attention_name(self.model)
         use_attention(self.model, NAME)
         try:
-            yield
+            with self._fused.at_work():
+                yield
         finally:
             use_attention(self.model, before)
 
@@ -156,7 +160,7 @@ class Policy:
         output = self.run_backbone(
             input_ids=packed.ids, position_ids=packed.positions, use_cache=False, layout=PackedLayout(packed)
         )
-        return self.features_of(output)[0][packed.sources_T]
+        return predicting(self.features_of(output)[0], packed)
 
     def _padded_features(self, trees: Sequence[Tree]) -> Tensor:
         """One right-padded row per completion: with causal attention no real token sees the padding."""

@@ -49,7 +49,8 @@ class PackedTrees:
     """Many trees in one flat row.
 
     `sources_T[i]` is the place in the row whose features predict the i-th completion token `targets_T[i]`; completion
-    tokens are numbered tree by tree, branch by branch, token by token.
+    tokens are numbered tree by tree, branch by branch, token by token. `first_B` are the numbers of the first tokens of
+    the branches that have any: they share a source.
     """
 
     ids: Tensor
@@ -57,6 +58,7 @@ class PackedTrees:
     spans: tuple[Span, ...]
     sources_T: Tensor
     targets_T: Tensor
+    first_B: Tensor
 
     @classmethod
     def of(cls, trees: Sequence[Tree], device: torch.device) -> PackedTrees:
@@ -64,6 +66,7 @@ class PackedTrees:
         ids: list[int] = []
         positions: list[int] = []
         sources: list[int] = []
+        first: list[int] = []
         spans: list[Span] = []
         for tree in trees:
             trunk = slice(len(ids), len(ids) + len(tree.trunk))
@@ -75,6 +78,7 @@ class PackedTrees:
                 ids += branch[:-1]
                 positions += range(len(tree.trunk), len(tree.trunk) + fed.stop - fed.start)
                 if branch:
+                    first.append(len(sources))
                     sources += [trunk.stop - 1, *range(fed.start, fed.stop)]
                 branches.append(fed)
             spans.append(Span(trunk, tuple(branches)))
@@ -84,6 +88,7 @@ class PackedTrees:
             spans=tuple(spans),
             sources_T=torch.tensor(sources, dtype=torch.long, device=device),
             targets_T=targets_of(trees, device),
+            first_B=torch.tensor(first, dtype=torch.long, device=device),
         )
 
 
