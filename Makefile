@@ -2,13 +2,16 @@
 # make test    all tests
 # make check   format, lint, types, architecture
 # make format  put the format right, and what else ruff can mend
-# make clean   remove .venv and caches; runs stay
+# make bench   measure beside TRL, about an hour on two cores: leave the machine alone; see docs/measurements.md
+# make clean   remove .venv, .venv-trl and caches; runs stay
 #
 # Python 3.11 or newer, make and git are all it takes: the first target that needs it makes .venv and installs into it.
 # Another Python:                    make PYTHON=/path/to/python demo
 # Some tests only:                   make test ARGS="tests/config -x"
+# Some measurements only:            make bench ARGS="--only W1", and --quick to see that it runs
 
 VENV := .venv
+TRL_VENV := .venv-trl
 BIN := $(VENV)/bin
 PYTHON ?=
 ARGS ?=
@@ -21,7 +24,7 @@ CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench clean
 
 demo: $(VENV)/base
 	$(BIN)/groupwise demo
@@ -39,8 +42,11 @@ format: $(VENV)/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(VENV)/bench $(TRL_VENV)/trl
+	$(BIN)/python bench/run.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TRL_VENV) build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are files in .venv, so that whoever removes .venv removes them too.
@@ -51,14 +57,24 @@ $(VENV)/base: pyproject.toml constraints.txt
 			exec $$python -m venv --clear $(VENV); \
 		fi; \
 	done; test -x $(BIN)/pip || { echo "No Python 3.11 or newer found: install one, or make PYTHON=/path/to/it" >&2; exit 1; }
-	$(install) -e .
+	$(BIN)/python $(install) -e .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/base
-	$(install) -e '.[dev]'
+	$(BIN)/python $(install) -e '.[dev]'
 	@touch $@
 
-install = $(BIN)/python -m pip install -c constraints.txt $$($(cpu_index))
+$(VENV)/bench: $(VENV)/base
+	$(BIN)/python $(install) -e '.[bench]'
+	@touch $@
+
+# Beside us, not with us: each side has what it would install by itself, at the versions of constraints.txt.
+$(TRL_VENV)/trl: $(VENV)/base
+	@test -x $(TRL_VENV)/bin/pip || $(BIN)/python -m venv --clear $(TRL_VENV)
+	$(TRL_VENV)/bin/python $(install) torch 'trl[peft]'
+	@touch $@
+
+install = -m pip install -c constraints.txt $$($(cpu_index))
 cpu_index = test "$$(uname -s)" = Linux && test -n "$(CPU_INDEX)" && ! command -v nvidia-smi >/dev/null 2>&1 \
 	&& $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(CPU_INDEX)/torch/", timeout=3)' 2>/dev/null \
 	&& echo --extra-index-url $(CPU_INDEX)

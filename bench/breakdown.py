@@ -1,0 +1,96 @@
+"""Where the time of a step goes: the same step once by the clock and once under torch's profiler.
+
+    python bench/breakdown.py W1 MODEL_FOLDER OUT.json
+
+The profiler slows down everything but the large operations themselves, so what is "other" is taken from the step that
+it did not watch: the clock's seconds less those of matrix multiplication and attention.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from groupwise.engines.embedded import EmbeddedEngine
+from groupwise.rewards import TrainerState
+from groupwise.training.loop import learner_of, rollouts_of
+from groupwise.training.step import with_advantages
+from our_side import trainer_of
+from workloads import workload_of
+
+GEMM = ("aten::mm", "aten::addmm", "aten::_addmm_activation", "mkldnn::_linear_pointwise", "aten::mkldnn_linear")
+ATTENTION = ("aten::bmm", "aten::baddbmm", "scaled_dot_product", "flash_attention")
+
+
+def kind(operation: str) -> str:
+    """GEMM, attention (its multiplications, and what torch does in one piece) or other."""
+    if operation.startswith(GEMM):
+        return "GEMM"
+    return "attention" if any(part in operation for part in ATTENTION) else "other"
+
+
+def watched(work) -> dict[str, float]:
+    """Seconds of the work's operations by kind, children not counted."""
+    with profile(activities=[ProfilerActivity.CPU]) as watching:
+        work()
+    seconds: dict[str, float] = {}
+    for event in watching.key_averages():
+        seconds[kind(event.key)] = seconds.get(kind(event.key), 0.0) + event.self_cpu_time_total / 1e6
+    return seconds
+
+
+def by_clock(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def halves_of_a_step(parts):
+    """Sampling and learning as two calls that do the same whenever they are called: same seeds, same tokens."""
+    engine = EmbeddedEngine(parts.policy, parts.recipe.engine.max_rows)
+    rollouts, learner = rollouts_of(parts, engine), learner_of(parts)
+    problems = parts.train.problems[: parts.recipe.train.prompts_per_step]
+    groups = []
+
+    def sample():
+        groups[:] = asyncio.run(rollouts.sample(problems, 1))
+
+    def learn():
+        graded = asyncio.run(rollouts.grade(groups, TrainerState()))
+        asyncio.run(learner.update(with_advantages(graded, parts.algorithm), sampler_is_exact=engine.exact))
+
+    return sample, learn
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workload")
+    parser.add_argument("model")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--dtype", default="fp32")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, _ = trainer_of(
+            workload_of(arguments.workload), arguments.model, folder, steps=100, dtype=arguments.dtype
+        )
+        halves = dict(zip(("decode", "learn"), halves_of_a_step(trainer.prepare()), strict=True))
+        for work in halves.values():
+            work()  # to warm up
+        result = {}
+        for name, work in halves.items():
+            clock, shares = by_clock(work), watched(work)
+            large = {part: shares.get(part, 0.0) for part in ("GEMM", "attention")}
+            result[name] = {**large, "other": max(clock - sum(large.values()), 0.0), "clock": clock}
+    result["threads"] = torch.get_num_threads()
+    arguments.out.write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The bench: groupwise and TRL on the same workloads, against the machine's own limit, and how cost grows.
+
+    make bench                                   # everything, about an hour on two cores: leave the machine alone
+    make bench ARGS="--only W1"                  # or W0 ... W5, compare (all six), floor, growth, tables
+    make bench ARGS="--only W1 --quick"          # a smaller W1 in a minute or two, to see that it runs
+
+Writes docs/measurements.json, the tables of docs/measurements.md and the plots in docs/images. What was measured before
+stays where this run measures nothing. With `--quick` all three go to build/bench, for such figures prove nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import growth
+import tables
+from compare import WARM_UP, compare
+from results import Results
+from sides import ROOT, MeasurementError, model_folder, ours, result_of, run, say, trl_python
+from workloads import WORKLOADS, Workload
+
+PARTS = ("compare", "floor", "growth", "tables")
+
+
+def smaller(workload: Workload) -> Workload:
+    """The same kind of step at a tenth of the cost."""
+    problems, cap = max(workload.problems // 4, 1), max(workload.cap // 8, 8)
+    return replace(workload, problems=problems, cap=cap, shape=replace(workload.shape, layers=2))
+
+
+def gemm_rates() -> dict[str, float]:
+    """What the machine can do, measured now."""
+    say("the rate of matrix multiplication")
+    return json.loads(run(sys.executable, "arithmetic.py"))
+
+
+def measure_floor(workload: Workload, steps: int) -> dict:
+    """W1 in both precisions by the clock, then by the profiler."""
+    say("floor: W1 in fp32 and bf16")
+    entry: dict = {"workload": asdict(workload), "gemm": gemm_rates()}
+    for dtype in ("fp32", "bf16"):
+        entry[dtype] = ours(workload, steps=steps + WARM_UP, dtype=dtype)
+        say(f"  where the time goes, {dtype}")
+        folder = model_folder(workload.shape)
+        entry[f"{dtype}_breakdown"] = result_of(sys.executable, "breakdown.py", workload, folder, "--dtype", dtype)
+    return entry
+
+
+def chosen(only: list[str]) -> tuple[list[str], list[str]]:
+    """Which workloads to compare, and which other parts to run."""
+    wanted = only or list(PARTS)
+    known = [*WORKLOADS, *PARTS]
+    if wrong := [name for name in wanted if name not in known]:
+        sys.exit(f"--only {' '.join(wrong)}: there is {', '.join(known)}")
+    names = [name for name in WORKLOADS if name in wanted or "compare" in wanted]
+    return names, [part for part in PARTS[1:] if part in wanted]
+
+
+def write(results: Results, folder: Path) -> None:
+    """Tables and plots of everything that was ever measured."""
+    page = folder / "measurements.md"
+    if not page.is_file():
+        shutil.copy(ROOT / "docs" / "measurements.md", page)
+    compared, floor, grown = (results.part(part) for part in ("compare", "floor", "growth"))
+    if compared:
+        for name, section in (
+            ("compare", tables.compared),
+            ("memory", tables.memory),
+            ("rates", tables.rates),
+            ("settings", tables.settings_tried),
+        ):
+            tables.write_section(page, name, section(compared))
+        tables.write_section(page, "compare-whence", tables.whence(compared.values()))
+    if floor:
+        text = "\n\n".join((tables.floor(floor, compared), tables.where(floor), tables.whence(floor.values())))
+        tables.write_section(page, "floor", text)
+    if grown:
+        tables.write_section(page, "growth", f"{tables.growth(grown)}\n\n{tables.whence(grown.values())}")
+    draw(compared, grown, folder / "images")
+    say(f"written: {page}")
+
+
+def draw(compared: dict, grown: dict, folder: Path) -> None:
+    import plots  # matplotlib is large, and a measuring run has no use for it before
+
+    if compared:
+        plots.compared(compared, folder / "compared-with-trl.png")
+    if grown:
+        plots.grown(grown, folder / "how-cost-grows.png")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", default=[], metavar="PART", help="may be given several times")
+    parser.add_argument("--quick", action="store_true", help="small workloads, one step each")
+    parser.add_argument("--steps", type=int, default=3, help="steps that count, of each measurement")
+    parser.add_argument("--out", type=Path, help="folder for the results; docs, or build/bench with --quick")
+    arguments = parser.parse_args()
+    names, parts = chosen(arguments.only)
+    needs_trl = names or "growth" in parts
+    if needs_trl and trl_python() is None:
+        sys.exit("no TRL: .venv-trl is missing. `make bench` makes it; or say which Python has TRL by TRL_PYTHON")
+    quick = arguments.quick
+    steps = 1 if quick else arguments.steps
+    folder = arguments.out or (ROOT / "build" / "bench" if quick else ROOT / "docs")
+    folder.mkdir(parents=True, exist_ok=True)
+    results = Results(folder / "measurements.json")
+    command = shlex.join(["make", "bench", *([f"ARGS={shlex.join(sys.argv[1:])}"] if sys.argv[1:] else [])])
+    start = time.perf_counter()
+    gemm = gemm_rates() if names else {}
+    missing: list[str] = []
+    attempts_at_w1: list[dict] | None = None  # W5 is W1 with more passes: what is fastest for one is for the other
+    for name in names:
+        workload = smaller(WORKLOADS[name]) if quick else WORKLOADS[name]
+        try:
+            entry = compare(workload, steps, attempts_at_w1 if name == "W5" else None)
+        except MeasurementError as error:
+            say(f"  {name} was not measured: {error}")
+            missing.append(name)
+            continue
+        attempts_at_w1 = entry["tried"] if name == "W1" else attempts_at_w1
+        results.put("compare", name, {**entry, "gemm": gemm}, command)
+    if "floor" in parts:
+        workload = smaller(WORKLOADS["W1"]) if quick else WORKLOADS["W1"]
+        results.put("floor", "W1", measure_floor(workload, steps), command)
+    if "growth" in parts:
+        for series in growth.SERIES:
+            found = growth.grow(replace(series, values=series.values[:2], trl_at=()) if quick else series, steps)
+            results.put("growth", series.name, found, command)
+    write(results, folder)
+    say(f"{(time.perf_counter() - start) / 60:.0f} minutes")
+    sys.exit(f"not measured: {', '.join(missing)}" if missing else 0)
+
+
+if __name__ == "__main__":
+    main()

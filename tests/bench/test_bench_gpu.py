@@ -1,0 +1,38 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from gpu import QWEN, bytes_of_a_step
+from workloads import Shape
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_bytes_that_a_decoding_step_reads():
+    shape = Shape(hidden=4, layers=1, heads=2, kv_heads=1, intermediate=8, vocabulary=10)
+    # 144 + 40 weights; 4 numbers of cache a token; 2 prompts of 3 tokens, 4 rows of 5 tokens.
+    assert bytes_of_a_step(shape, rows=4, group=2, prompt=3, generated=5) == 2 * (184 + 4 * (6 + 20))
+
+
+def test_the_shapes_are_qwens():
+    large = bytes_of_a_step(QWEN["Qwen2.5-1.5B"], rows=0, group=1, prompt=0, generated=0) / 2
+    small = bytes_of_a_step(QWEN["Qwen2.5-0.5B"], rows=0, group=1, prompt=0, generated=0) / 2
+    assert (round(large / 1e9, 2), round(small / 1e9, 2)) == (1.54, 0.49)
+
+
+def test_it_runs_on_a_toy(tmp_path):
+    command = [sys.executable, "bench/gpu.py", "--device", "cpu", "--tiny", "--out", tmp_path]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    entry = json.loads((tmp_path / "measurements.json").read_text())["gpu"]["cpu"]
+    tiny = entry["shapes"]["tiny"]
+    assert [row["rows"] for row in tiny["decode"]] == [8, 16]
+    assert all(row["rate"] > 0 for row in tiny["decode"])
+    assert tiny["update"]["rate"] > 0 and tiny["step"][0]["seconds"] > 0
+    assert "| tiny | 8 |" in done.stdout
+
+
+def test_without_a_gpu_it_says_so(tmp_path):
+    command = [sys.executable, "bench/gpu.py", "--device", "cpu", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "no CUDA device" in done.stderr
