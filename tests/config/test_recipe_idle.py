@@ -34,6 +34,23 @@ def test_settings_that_count_and_defaults_are_fine(desk, smallest, more):
     assert desk.load(loaded.to_toml()).recipe == loaded.recipe
 
 
+@pytest.mark.parametrize("setting", ["kl_in = 'reward'", "kl_ratio = true", "beta_control = 'proportional'"])
+def test_how_the_kl_is_taken_says_nothing_while_there_is_none(desk, smallest, setting):
+    name = setting.split()[0]
+    (complaint,) = desk.complaints(smallest + f"algorithm.{setting}\n")
+    assert complaint == (
+        f"recipe.toml:3  algorithm.{name}: says what becomes of the KL term, but there is none while algorithm.beta is "
+        "not set. Set algorithm.beta or drop it"
+    )
+    assert desk.load(smallest + f"algorithm.{setting}\nalgorithm.beta = 0.1\n").recipe.algorithm.beta == 0.1
+
+
+def test_a_preset_that_takes_the_kl_off_the_reward_says_nothing_wrong(desk, smallest):
+    loaded = desk.load(smallest, "algorithm.preset=rloo")
+    assert loaded.recipe.algorithm.kl_in == "reward"
+    assert desk.load(loaded.to_toml()).recipe == loaded.recipe
+
+
 def test_what_the_command_line_turns_off_for_once_leaves_the_file_alone(desk, smallest):
     text = smallest + "evaluation.samples = 16\nevaluation.pass_at = [4]\n"
     assert desk.load(text, "evaluation.pass_at=[]").recipe.evaluation.samples == 16

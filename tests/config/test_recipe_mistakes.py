@@ -5,8 +5,10 @@ import math
 
 import pytest
 
-from groupwise.config import load_recipe
+from groupwise.config import PRESETS, load_recipe
 from groupwise.errors import RecipeError
+
+ALL_PRESETS = ", ".join(f'"{name}"' for name in PRESETS)
 
 
 def test_unknown_setting_names_file_line_neighbour_and_default(desk):
@@ -77,8 +79,9 @@ def test_empty_recipe_says_what_to_add(desk):
         ),
         (
             'algorithm."a b" = 1',
-            'algorithm."a b": unknown setting. [algorithm] has preset, advantage, surrogate, '
-            "weights, divergence, beta, clip_low, clip_high",
+            'algorithm."a b": unknown setting. [algorithm] has preset, advantage, ratio, surrogate, weights, divergence, '
+            "beta, clip_low, clip_high, kl_in, kl_ratio, beta_control, entropy, entropy_control, anchor, correction, "
+            "filters, settings",
         ),
     ],
 )
@@ -140,12 +143,12 @@ def test_unknown_setting_in_a_recipe_of_no_known_kind_of_task(desk):
         ("lora = false", "lora: got false, needs a table. Leave it out"),
         ('algorithm = "dapo"', 'algorithm: got "dapo", needs a table. Write algorithm.preset = "dapo"'),
         (
-            'algorithm.preset = "dappo"',
-            'algorithm.preset: got "dappo", needs one of "grpo", "dr_grpo", "dapo" (default "grpo"). Did you mean "dapo"?',
+            'algorithm.preset = "dapoo"',
+            f'algorithm.preset: got "dapoo", needs one of {ALL_PRESETS} (default "grpo"). Did you mean "dapo"?',
         ),
         (
             "algorithm.preset = 3",
-            'algorithm.preset: got 3, needs one of "grpo", "dr_grpo", "dapo" (default "grpo"). '
+            f'algorithm.preset: got 3, needs one of {ALL_PRESETS} (default "grpo"). '
             "Named set of entries (`groupwise.config.PRESETS`) for the settings below that you leave out.",
         ),
         (

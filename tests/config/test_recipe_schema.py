@@ -1,6 +1,6 @@
 """The recipe's description of itself, which the documentation and `groupwise init` are made of."""
 
-from groupwise.config import SchemaRow, load_recipe, schema_rows, section_doc
+from groupwise.config import PRESETS, SchemaRow, load_recipe, schema_rows, section_doc
 from groupwise.config.names import dotted, leaves
 
 
@@ -17,7 +17,12 @@ def test_rows_by_hand():
     assert rows["lora.targets"][1:3] == ("text, or a list, each text", '"all-linear"')
     assert rows["reference.every"][1:3] == ("a whole number, at least 1", "unset")
     assert rows["algorithm.weights"][1:3] == ("text", "by preset")
-    assert rows["algorithm.preset"][1:3] == ('one of "grpo", "dr_grpo", "dapo"', '"grpo"')
+    names = ", ".join(f'"{name}"' for name in PRESETS)
+    assert rows["algorithm.preset"][1:3] == (f"one of {names}", '"grpo"')
+    assert rows["algorithm.settings"][1:3] == ("a table", "{}")
+    assert rows["algorithm.correction"][1:3] == ("text", "unset")
+    assert rows["algorithm.filters"][1:3] == ("a list, each text", "[]")
+    assert rows["algorithm.ratio"][2] == "by preset"
     assert rows["rewards.0.settings"][1:3] == ("a table", "{}")
     assert rows["optimizer.betas"][1:3] == ("a list of 2, each a number, at least 0, below 1", "[0.9, 0.999]")
     assert "task.digits" not in rows

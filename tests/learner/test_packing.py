@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groupwise.learner.packing import divide, pack, trained_tokens
-from groupwise.maths.weights import sequence_mean, token_mean
+from groupwise.maths.tables import bind
+from groupwise.maths.weights import WEIGHTS
 from toys import graded_group
 
 CPU = torch.device("cpu")
+token_mean, sequence_mean = bind(WEIGHTS, "token_mean", {}), bind(WEIGHTS, "sequence_mean", {})
 
 
 def packed(groups, budget, weigh=token_mean, **settings):

@@ -180,9 +180,9 @@ def test_a_step_raises_what_was_good_and_lowers_what_was_bad(preset):
     algorithm = algorithm_of(preset)
     policy = policy_of()
     good, bad = (30, 31, 32), (40, 41)
-    (advantages,) = algorithm.advantages([[1.0, 0.0]])
-    assert advantages[0] > 0 > advantages[1]
     group = graded_group([5, 6], (good, 1.0), (bad, 0.0))
+    (advantages,) = algorithm.advantages([group])
+    assert advantages[0] > 0 > advantages[1]
     rollouts = tuple(replace(r, advantage=a) for r, a in zip(group.rollouts, advantages, strict=True))
 
     def logprobs():

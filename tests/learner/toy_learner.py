@@ -85,7 +85,7 @@ def perturb(policy, size=0.3, seed=5):
         parameter.data.add_((size * noise).to(parameter.dtype))
 
 
-def ragged_groups(algorithm, *, sizes=((4, 5), (1, 3), (7, 4), (3, 2), (9, 3)), seed=0, ungraded=True):
+def ragged_groups(algorithm, *, sizes=((4, 5), (1, 3), (7, 4), (3, 2), (9, 3)), seed=0, ungraded=True, positive=False):
     """Groups of (prompt length, rollouts), completions of 1 to 9 tokens, with advantages. Some rewards are None."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -95,7 +95,8 @@ def ragged_groups(algorithm, *, sizes=((4, 5), (1, 3), (7, 4), (3, 2), (9, 3)), 
     groups = []
     for index, (prompt, rollouts) in enumerate(sizes):
         lengths = torch.randint(1, MAX_NEW_TOKENS + 1, (rollouts,), generator=generator).tolist()
-        rewards = torch.randn(rollouts, generator=generator).tolist()
+        rewards = torch.randn(rollouts, generator=generator)
+        rewards = (rewards.abs() if positive else rewards).tolist()
         if ungraded and rollouts > 3:
             rewards[1] = None
         branches = [(tokens(length), reward) for length, reward in zip(lengths, rewards, strict=True)]
@@ -103,8 +104,8 @@ def ragged_groups(algorithm, *, sizes=((4, 5), (1, 3), (7, 4), (3, 2), (9, 3)), 
     return advantaged(groups, algorithm)
 
 
-def advantaged(groups, algorithm):
-    advantages_QG = algorithm.advantages([group.rewards_G for group in groups])
+def advantaged(groups, algorithm, penalties_QG=None):
+    advantages_QG = algorithm.advantages(groups, penalties_QG)
     return [
         replace(group, rollouts=tuple(replace(r, advantage=a) for r, a in zip(group.rollouts, advantages, strict=True)))
         for group, advantages in zip(groups, advantages_QG, strict=True)

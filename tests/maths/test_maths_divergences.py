@@ -31,7 +31,35 @@ def test_k2_by_hand():
     assert value_and_gradient(k2, math.log(0.25), math.log(0.5)) == pytest.approx((0.2402265, -0.6931472))
 
 
-@pytest.mark.parametrize("name", DIVERGENCES)
+LOG_2 = math.log(2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "gradient", "below_value", "below_gradient"),
+    [
+        # the policy at twice the reference's probability, and at half of it
+        ("k1", LOG_2, 1.0, -LOG_2, 1.0),
+        ("absolute", LOG_2, 1.0, LOG_2, -1.0),
+        ("k2", LOG_2**2 / 2, LOG_2, LOG_2**2 / 2, -LOG_2),
+        ("k3", 0.5 + LOG_2 - 1, 0.5, 2 - LOG_2 - 1, -1.0),
+        # the value of the one, the gradient of k2
+        ("k1_plus", LOG_2, LOG_2, -LOG_2, -LOG_2),
+        ("absolute_plus", LOG_2, LOG_2, LOG_2, -LOG_2),
+        ("k3_plus", 0.5 + LOG_2 - 1, LOG_2, 2 - LOG_2 - 1, -LOG_2),
+    ],
+)
+def test_all_of_them_by_hand(name, value, gradient, below_value, below_gradient):
+    above = value_and_gradient(DIVERGENCES[name], math.log(0.5), math.log(0.25))
+    below = value_and_gradient(DIVERGENCES[name], math.log(0.25), math.log(0.5))
+    assert above == pytest.approx((value, gradient))
+    assert below == pytest.approx((below_value, below_gradient))
+
+
+def test_no_divergence_is_left_out_above():
+    assert set(DIVERGENCES) == {"k1", "absolute", "k2", "k3", "k1_plus", "absolute_plus", "k3_plus"}
+
+
+@pytest.mark.parametrize("name", [name for name in DIVERGENCES if name not in ("k1", "absolute")])
 def test_the_gradient_pulls_the_policy_back_to_the_reference(name):
     assert value_and_gradient(DIVERGENCES[name], -1.0, -3.0)[1] > 0  # too likely: go down
     assert value_and_gradient(DIVERGENCES[name], -3.0, -1.0)[1] < 0  # too rare: go up
@@ -52,6 +80,29 @@ def test_the_gradient_of_k2_averages_to_the_gradient_of_the_kl():
     (exact,) = torch.autograd.grad((policy.exp() * (policy - reference)).sum(), logits, retain_graph=True)
     (estimate,) = torch.autograd.grad((policy.exp().detach() * k2(policy, reference)).sum(), logits)
     torch.testing.assert_close(estimate, exact, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["k1", "k3"])
+def test_times_the_ratio_the_gradient_averages_to_that_of_the_kl_even_off_policy(name):
+    """`kl_ratio`: samples of an old policy, each weighed by policy / old policy with its gradient (DeepSeek-V3.2)."""
+    logits = tensor([0.5, -0.2, 0.9], dtype=torch.float64, requires_grad=True)
+    reference = tensor([0.1, 0.4, -0.3], dtype=torch.float64).log_softmax(-1)
+    old = tensor([0.3, 0.3, 0.0], dtype=torch.float64).log_softmax(-1)
+    policy = logits.log_softmax(-1)
+    (exact,) = torch.autograd.grad((policy.exp() * (policy - reference)).sum(), logits, retain_graph=True)
+    weighed = (policy - old).exp() * DIVERGENCES[name](policy, reference)
+    (estimate,) = torch.autograd.grad((old.exp() * weighed).sum(), logits, retain_graph=True)
+    torch.testing.assert_close(estimate, exact, rtol=0, atol=1e-12)
+    # without the ratio that of k1 averages to nothing, even on policy
+    (nothing,) = torch.autograd.grad((policy.exp().detach() * DIVERGENCES["k1"](policy, reference)).sum(), logits)
+    assert nothing.abs().max() < 1e-15
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_token_that_cannot_occur_has_a_finite_divergence_without_gradient(name):
+    for logprob, reference in ((-math.inf, -1.0), (-1.0, -math.inf), (-math.inf, -math.inf)):
+        value, gradient = value_and_gradient(DIVERGENCES[name], logprob, reference)
+        assert math.isfinite(value) and gradient == 0.0
 
 
 @given(st.floats(-60, 0), st.floats(-60, 0))
@@ -79,7 +130,7 @@ def test_on_the_other_side_k3_grows_linearly_and_keeps_its_gradient():
     assert value_and_gradient(k3, 0.0, -1e4) == pytest.approx((9999.0, 1.0))
 
 
-@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("name", [name for name in DIVERGENCES if "plus" not in name])
 def test_gradients_equal_finite_differences(name):
     generator = torch.Generator().manual_seed(1)
     logprobs_T, reference_T = -torch.rand(2, 50, dtype=torch.float64, generator=generator) * 5

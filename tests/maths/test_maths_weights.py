@@ -14,7 +14,7 @@ SETTINGS = {"max_new_tokens": 5}
 
 
 def weights(name, lengths, groups):
-    weight_R = bind(WEIGHTS, name, SETTINGS)(tensor(lengths).long(), tensor(groups).long())
+    weight_R = bind(WEIGHTS, name, SETTINGS)(lengths_R=tensor(lengths).long(), group_R=tensor(groups).long())
     assert weight_R.dtype == torch.float64
     return weight_R.tolist()
 
@@ -26,6 +26,8 @@ def weights(name, lengths, groups):
         ("sequence_mean", [1 / 4, 1 / 12, 1 / 8, 1 / 16]),  # 4 rollouts, each shared by its tokens
         ("fixed_length", [1 / 20, 1 / 20, 1 / 20, 1 / 20]),  # 4 rollouts that could have had 5 tokens
         ("prompt_mean", [1 / 8, 1 / 8, 1 / 12, 1 / 12]),  # 2 groups, of 4 and 6 tokens
+        ("sequence_sum", [1 / 4, 1 / 4, 1 / 4, 1 / 4]),  # a mean over 4 rollouts, of sums
+        ("token_sum", [1, 1, 1, 1]),
     ],
 )
 def test_by_hand(name, expected):
@@ -39,6 +41,8 @@ def test_by_hand(name, expected):
         ("sequence_mean", [1 / 9, 0, 1 / 3]),  # the empty one is still one of three
         ("fixed_length", [1 / 15, 0, 1 / 15]),
         ("prompt_mean", [1 / 8, 0, 1 / 8]),  # all three belong to group 0; group 1 is empty and counts
+        ("sequence_sum", [1 / 3, 0, 1 / 3]),
+        ("token_sum", [1, 0, 1]),
     ],
 )
 def test_an_empty_rollout_weighs_nothing_and_counts_as_a_rollout(name, expected):
@@ -82,3 +86,5 @@ def test_a_constant_loss_keeps_its_value_under_a_mean(rollouts):
     assert share["sequence_mean"] == pytest.approx(filled / len(lengths))
     assert share["fixed_length"] == pytest.approx(tokens / (len(lengths) * 5))
     assert share["prompt_mean"] == pytest.approx(groups_filled / len(set(groups)))
+    assert share["sequence_sum"] == pytest.approx(tokens / len(lengths))
+    assert share["token_sum"] == tokens

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -11,7 +10,6 @@ from rich.text import Text
 from groupwise.runs.text import safe_text
 
 if TYPE_CHECKING:
-    from groupwise.config import Recipe
     from groupwise.training.build import Parts
 
 Verb: TypeAlias = Literal["train", "sft", "eval"]
@@ -35,7 +33,7 @@ def header(parts: Parts, verb: Verb) -> Text:
     if verb != "sft":
         lines["rewards"] = " + ".join(_weighted(reward.name, reward.weight) for reward in parts.rewards) or "none"
     if verb == "train":
-        lines["algorithm"] = _algorithm(recipe)
+        lines["algorithm"] = _algorithm(parts)
         steps = f"{recipe.train.steps:,} steps of {recipe.train.prompts_per_step} problems x {recipe.train.group_size}"
         lines["training"] = f"{steps} completions, {recipe.optimizer.kind} at {recipe.optimizer.lr:g}"
     if verb == "sft":
@@ -86,9 +84,13 @@ def _weighted(name: str, weight: float) -> str:
     return name if weight == 1 else f"{weight:g} x {name}"
 
 
-def _algorithm(recipe: Recipe) -> str:
-    section = recipe.algorithm
-    clips = f"{1 - section.clip_low:g} to {1 + section.clip_high:g}"
+def _algorithm(parts: Parts) -> str:
+    section, surrogate = parts.recipe.algorithm, parts.algorithm.surrogate
+    clips = f" {1 - section.clip_low:g} to {1 + section.clip_high:g}" if "clip_low" in surrogate.settings else ""
+    level = "" if section.ratio == "token" else f" by {section.ratio}"
     kl = f"KL {section.divergence} x {section.beta:g}" if section.beta else "no KL term"
-    entries: Sequence[str] = (section.advantage, f"{section.surrogate} {clips}", section.weights, kl)
+    kl += " in the reward" if section.beta and section.kl_in == "reward" else ""
+    more = [f"entropy x {section.entropy:g}"] if section.entropy else []
+    more += [section.correction] if section.correction else []
+    entries = (section.advantage, f"{surrogate.name}{clips}{level}", section.weights, kl, *more, *section.filters)
     return f"{section.preset}: {', '.join(entries)}"

@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 
 import typer
 
+from groupwise.cli.algorithms import algorithms
 from groupwise.cli.demo import demo
 from groupwise.cli.endings import DONE, INTERRUPTED, MISTAKE, ended
 from groupwise.cli.evaluate import evaluate
@@ -37,6 +38,7 @@ VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "eval": (evaluate, "Evaluate on held-out problems."),
     "sample": (sample, "Give prompts to a model."),
     "export": (export, "Write a model for other programs."),
+    "algorithms": (algorithms, "List the algorithms and what they are made of."),
     "version": (version, "Say what is installed."),
 }
 """In the order of a first day. Every one imports what it needs when it is called."""

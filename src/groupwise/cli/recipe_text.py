@@ -34,6 +34,7 @@ ORDER = (
 EXAMPLES = {
     "model.revision": '"main"',
     "reference.every": "64",
+    "algorithm.correction": '"token_truncate"',
     "task.system_prompt": '"Answer with a number only."',
     "task.max_prompt_tokens": "512",
     "task.name": '"main"',

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from groupwise.config.draft import COMMAND_LINE, Draft
 from groupwise.config.names import Name, dotted
+from groupwise.config.presets import PRESETS
 from groupwise.config.recipe import Recipe
-from groupwise.config.sections import EvaluationSection, ReferenceSection
+from groupwise.config.sections import AlgorithmSection, EvaluationSection, ReferenceSection
 
 
 def note_idle(recipe: Recipe, draft: Draft) -> None:
@@ -19,6 +20,11 @@ def note_idle(recipe: Recipe, draft: Draft) -> None:
         _note(draft, ("reference", "mix"), ("reference", "every"), "how far a moving reference goes, but it stays")
     if not evaluation.pass_at and evaluation.samples != EvaluationSection().samples:
         _note(draft, ("evaluation", "samples"), ("evaluation", "pass_at"), "how many to draw for pass@k, but none is")
+    algorithm, preset = recipe.algorithm, PRESETS[recipe.algorithm.preset]
+    chosen = {"kl_in": algorithm.kl_in, "kl_ratio": algorithm.kl_ratio, "beta_control": algorithm.beta_control}
+    for key, value in chosen.items():
+        if algorithm.beta == 0 and value != preset.get(key, AlgorithmSection.model_fields[key].default):
+            _note(draft, ("algorithm", key), ("algorithm", "beta"), "what becomes of the KL term, but there is none")
 
 
 def _note(draft: Draft, idle: Name, switch: Name, what: str) -> None:

@@ -69,6 +69,10 @@ class Recipe(Section):
             wrong.append(
                 "reference.every: moves a reference that nothing uses while algorithm.beta is 0. Set beta or drop it"
             )
+        if self.algorithm.kl_ratio and self.algorithm.kl_in == "reward":
+            wrong.append(
+                "algorithm.kl_ratio: multiplies a KL in the loss, but algorithm.kl_in puts it into the reward. Drop one"
+            )
         if self.evaluation.pass_at and max(self.evaluation.pass_at) > self.evaluation.samples:
             wrong.append(
                 f"evaluation.pass_at: pass@{max(self.evaluation.pass_at)} cannot be told from "

@@ -20,6 +20,8 @@ from groupwise.config.names import Name, as_list, as_table, dotted
 from groupwise.config.suggest import unknown_setting
 from groupwise.config.toml_text import shown, toml_value
 
+_FUNCTIONS = {"rewards": "reward function", "algorithm": "function itself"}
+
 
 def explain(error: ValidationError, draft: Draft) -> None:
     """Note every problem that pydantic found, one for each setting."""
@@ -43,16 +45,19 @@ def task_kind(tree: Mapping[str, Any]) -> object:
 
 
 def note_unwritable(draft: Draft) -> None:
-    """Note settings of rewards that no recipe file could hold: they may be anything, so pydantic lets all pass."""
-    for place, reward in enumerate(as_list(draft.tree.get("rewards"))):
-        for key, value in as_table(as_table(reward).get("settings")).items():
+    """Note settings of functions that no recipe file could hold: they may be anything, so pydantic lets all pass."""
+    rewards = as_list(draft.tree.get("rewards"))
+    sections: dict[Name, object] = {("rewards", place): reward for place, reward in enumerate(rewards)}
+    sections["algorithm",] = draft.tree.get("algorithm")
+    for name, section in sections.items():
+        for key, value in as_table(as_table(section).get("settings")).items():
             try:
                 toml_value({key: value})
             except TypeError as error:
                 draft.note(
-                    ("rewards", place, "settings", key),
+                    (*name, "settings", key),
                     f"got {shown(value)}, which the recipe of a run cannot record ({error}). Use texts, numbers, true, "
-                    "false, dates, lists and tables; anything else belongs into the reward function",
+                    f"false, dates, lists and tables; anything else belongs into the {_FUNCTIONS[str(name[0])]}",
                 )
 
 

@@ -6,17 +6,14 @@ recipe after it was loaded.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Section(BaseModel):
-    """What all sections share: no unknown keys, no silent conversion, no change after loading, no inf and no nan."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+from groupwise.config.algorithm import AlgorithmSection as AlgorithmSection
+from groupwise.config.algorithm import LearnerSection as LearnerSection
+from groupwise.config.algorithm import OptimizerSection as OptimizerSection
+from groupwise.config.section import Section as Section
 
 
 class TrainSection(Section):
@@ -191,64 +188,6 @@ class EngineSection(Section):
 
     max_rows: int = Field(default=256, ge=1)
     """Completions decoded at once; the rest wait their turn."""
-
-
-class AlgorithmSection(Section):
-    """The objective, as entries of the tables in `groupwise.maths`. A preset fills what you leave out."""
-
-    preset: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
-    """Named set of entries (`groupwise.config.PRESETS`) for the settings below that you leave out."""
-    advantage: str
-    """How rewards become advantages."""
-    surrogate: str
-    """The policy term per token."""
-    weights: str
-    """How the loss is averaged over tokens, completions and prompts."""
-    divergence: str
-    """Estimator of the KL to the reference."""
-    beta: float = Field(ge=0)
-    """Coefficient of that KL. 0 loads no reference at all."""
-    clip_low: float = Field(ge=0, le=1)
-    """The ratio may fall to 1 - clip_low."""
-    clip_high: float = Field(ge=0, allow_inf_nan=True)
-    """The ratio may rise to 1 + clip_high; inf: without end."""
-
-
-class LearnerSection(Section):
-    """From groups to updates."""
-
-    passes: int = Field(default=1, ge=1)
-    """mu of the paper: passes over each batch of groups."""
-    updates_per_batch: int = Field(default=1, ge=1)
-    """Optimizer steps in each pass; the groups are divided among them."""
-    token_budget: int = Field(default=8192, ge=1)
-    """Tokens in one micro-batch. Changes memory and speed, never the gradient."""
-    logprob_chunk: int = Field(default=1024, ge=1)
-    """Tokens whose logits exist at the same time."""
-
-
-Decay: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
-
-
-class OptimizerSection(Section):
-    """AdamW and its schedule."""
-
-    kind: Literal["adamw", "adamw_8bit"] = "adamw"
-    """`adamw_8bit` keeps its state in 8 bits; needs bitsandbytes and a device it supports."""
-    lr: float = Field(default=1e-6, gt=0)
-    """Learning rate."""
-    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.999), strict=False)
-    """Decay of the two moments."""
-    eps: float = Field(default=1e-8, gt=0)
-    """Added to the root of the second moment."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay; not applied to biases and norms."""
-    max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=True)
-    """Gradients longer than this are scaled down to it; inf: never."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What the learning rate does after the warm-up, on the way to 0 right after the last update."""
-    warmup: float = Field(default=0.0, ge=0, lt=1)
-    """Share of all updates in which the learning rate rises from 0."""
 
 
 class EvaluationSection(Section):

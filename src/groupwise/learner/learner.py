@@ -2,27 +2,52 @@
 
     J = sum over tokens of weight * ( min(ratio A, clip(ratio) A) - beta KL(policy || reference) )
 
-Read `update`: pack, anchor, and for each of mu passes, each update, each micro-batch: logprobs, surrogate, KL, weighted
-sum, backward; then clip and step.
+Read `update`: pack, anchor, and for each of mu passes, each update, each micro-batch: logprobs, objective, backward;
+then clip and step. What stands in place of the clipped ratio, and all else that the recipe may choose, is in
+`objective`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from groupwise.config.sections import LearnerSection, OptimizerSection, ReferenceSection
 from groupwise.learner.algorithm import Algorithm
+from groupwise.learner.coefficients import Coefficients
+from groupwise.learner.draws import draws_of
+from groupwise.learner.objective import Scores, objective
 from groupwise.learner.optimizer import PolicyOptimizer
 from groupwise.learner.packing import MicroBatch, divide, pack, trained_tokens
 from groupwise.learner.report import UpdateReport
+from groupwise.learner.scoring import Scorer, sampled
+from groupwise.maths.whole import Whole
 from groupwise.models.policy import Policy
 from groupwise.models.reference import Reference
 from groupwise.types import Group
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """What one optimizer step is made of."""
+
+    micro_batches: list[MicroBatch]
+    tokens: int
+    rollouts: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchors:
+    """What the policy is compared with, by the places of the tokens; `None` for what is not needed."""
+
+    old_T: Tensor | None
+    reference_T: Tensor | None
+    draws_T: Tensor | None
+    sampler_is_exact: bool
 
 
 class Learner:
@@ -43,35 +68,64 @@ class Learner:
         total_steps: int,
     ) -> None:
         self.policy = policy
+        self.coefficients = Coefficients(algorithm)
+        """Of the KL term and the entropy bonus; some algorithms move them."""
         self._algorithm = algorithm
         self._section = section
-        self._temperature = temperature
+        self._scorer = Scorer(policy, temperature, section.logprob_chunk)
         updates = total_steps * section.passes * section.updates_per_batch
         # By the precision of the forward pass, not of what is trained: under LoRA that is fp32 in any case.
         half = policy.dtype is torch.float16
         self.optimizer = PolicyOptimizer(policy.trainable(), optimizer, updates, loss_scaling=half)
         self._dtype = torch.promote_types(policy.dtype, torch.float32)
-        self.reference = Reference(policy, reference) if algorithm.beta > 0 else None
+        self.reference = Reference(policy, reference) if algorithm.section.beta > 0 else None
         self._steps = 0
+        self._kl_in_reward: float | None = None
+
+    def penalties(self, groups: Sequence[Group], *, sampler_is_exact: bool) -> list[list[float]] | None:
+        """What the KL takes off the reward of each rollout, beta times the sum over its tokens; `None` where it stands
+        in the loss. Before the update of the same groups."""
+        if not self._algorithm.kl_in_reward:
+            return None
+        assert self.reference is not None
+        batches = self._pack(groups, skip_silent=False).micro_batches
+        policy_T = sampled(batches) if sampler_is_exact else self._scorer.gather(batches)
+        reference_T = self._scorer.gather(batches, self.reference.active())
+        kl_T = self._algorithm.divergence(logprobs_T=policy_T, reference_logprobs_T=reference_T)
+        kl = iter(kl_T.tolist())
+        sums_QG = [
+            [
+                sum(next(kl) for _ in rollout.completion.token_ids) if rollout.reward is not None else 0.0
+                for rollout in group.rollouts
+            ]
+            for group in groups
+        ]
+        penalties_QG = [[self.coefficients.beta * value for value in sums_G] for sums_G in sums_QG]
+        if len(kl_T):
+            self._kl_in_reward = float(kl_T.mean())
+            self.coefficients.follow_kl(self._kl_in_reward, sum(map(len, sums_QG)))
+        return penalties_QG
 
     async def update(self, groups: Sequence[Group], *, sampler_is_exact: bool) -> UpdateReport:
         """Maximise J on these groups: `passes` times `updates_per_batch` optimizer steps.
 
         `sampler_is_exact` says that the groups' logprobs are the policy's own, so they may serve as the old ones.
         """
-        report = UpdateReport(self._algorithm.clip_low, self._algorithm.clip_high)
-        updates = self._pack(groups)
-        old_T = self._old_logprobs(updates, sampler_is_exact)
-        reference_T = self._reference_logprobs(updates)
+        report = UpdateReport(sampler_is_exact=sampler_is_exact)
+        updates = self._updates(groups)
+        anchors = self._anchors(groups, updates, sampler_is_exact)
         for _ in range(self._section.passes):
-            for micro_batches in updates:
-                for micro_batch in micro_batches:
+            for update in updates:
+                ahead = self._look_ahead(update, anchors)
+                for micro_batch, whole in zip(update.micro_batches, ahead, strict=True):
                     # The backward pass too: what checkpointing recomputes must be what the forward pass computed.
                     with self.policy.training():
-                        loss = self._loss(micro_batch, old_T, reference_T, report)
+                        loss = self._loss(micro_batch, anchors, update.tokens, whole, report)
                         self.optimizer.backward(loss)
                     await asyncio.sleep(0)  # where an interruption takes effect
+                self._follow(update, report)
                 report.observe_step(self.optimizer.learning_rate, self.optimizer.step())
+        report.observe_coefficients(self.coefficients, self._kl_in_reward)
         self._steps += 1
         if self.reference is not None:
             self.reference.follow(self._steps)
@@ -82,71 +136,73 @@ class Learner:
         return ((name, parameter.detach()) for name, parameter in self.policy.model.named_parameters())
 
     def _loss(
-        self,
-        batch: MicroBatch,
-        old_T: Tensor | None,
-        reference_T: Tensor | None,
-        report: UpdateReport,
+        self, batch: MicroBatch, anchors: _Anchors, tokens: int, whole: Whole | None, report: UpdateReport
     ) -> Tensor:
         """This micro-batch's share of -J."""
-        logprobs_T, entropies_T = self._logprobs(batch, with_entropy=True)
+        logprobs_T, entropies_T = self._scorer.score(batch, entropy_gradient=self._algorithm.has_bonus)
         # Strictly on policy the old logprobs are the new ones, and so is their rounding: the ratio is exactly 1.
-        anchor_T = logprobs_T.detach() if old_T is None else old_T[batch.places_T]
-        loss_T = self._algorithm.surrogate(logprobs_T, anchor_T, batch.advantages_T, batch.rollout_T)
-        kl_T = None
-        if reference_T is not None:
-            kl_T = self._algorithm.divergence(logprobs_T, reference_T[batch.places_T])
-            loss_T = loss_T + self._algorithm.beta * kl_T
-        loss = (batch.weights_T * loss_T).sum()
-        report.observe_tokens(loss, logprobs_T, anchor_T, batch, entropies_T=entropies_T, kl_T=kl_T)
-        return loss
+        old_T = logprobs_T.detach() if anchors.old_T is None else anchors.old_T[batch.places_T]
+        scores = Scores(
+            logprobs_T=logprobs_T,
+            entropies_T=entropies_T,
+            old_T=old_T,
+            # Of a sampler that is the policy only rounding is left, and that is no mismatch.
+            sampled_T=old_T if anchors.sampler_is_exact else batch.sampled_T,
+            reference_T=None if anchors.reference_T is None else anchors.reference_T[batch.places_T],
+        )
+        terms = objective(self._algorithm, batch, scores, coefficients=self.coefficients, tokens=tokens, update=whole)
+        report.observe_tokens(terms, scores, batch)
+        return terms.loss
 
-    def _pack(self, groups: Sequence[Group]) -> list[list[MicroBatch]]:
-        """The micro-batches of each update. Tokens are numbered through the whole batch."""
-        updates: list[list[MicroBatch]] = []
+    def _follow(self, update: _Update, report: UpdateReport) -> None:
+        """The coefficients that move, by what was seen since the last step."""
+        if not update.micro_batches:
+            return
+        self.coefficients.follow_entropy(report.mean_since_step("entropy"), update.rollouts)
+        if self._algorithm.kl_in_loss:
+            self.coefficients.follow_kl(report.mean_since_step("kl"), update.rollouts)
+
+    def _updates(self, groups: Sequence[Group]) -> list[_Update]:
+        """The groups divided into updates. Tokens are numbered through the whole batch."""
+        skip_silent = not (self._algorithm.kl_in_loss or self._algorithm.needs_silent)
+        updates: list[_Update] = []
         place = 0
         for part in divide(groups, self._section.updates_per_batch):
-            micro_batches = pack(
-                part,
-                self._algorithm.weights,
-                token_budget=self._section.token_budget,
-                device=self.policy.device,
-                dtype=self._dtype,
-                first_place=place,
-                skip_silent=self.reference is None,
-            )
-            place += trained_tokens(part)
-            updates.append(micro_batches)
+            updates.append(self._pack(part, skip_silent=skip_silent, first_place=place))
+            place += updates[-1].tokens
         return updates
 
-    def _old_logprobs(self, updates: list[list[MicroBatch]], sampler_is_exact: bool) -> Tensor | None:
-        """Logprobs before the first update; not needed if there is only one."""
-        if len(updates) * self._section.passes <= 1:
-            return None
-        if sampler_is_exact:
-            return self._gather(updates, sampled=True, as_policy=nullcontext())
-        return self._gather(updates, sampled=False, as_policy=nullcontext())
-
-    def _reference_logprobs(self, updates: list[list[MicroBatch]]) -> Tensor | None:
-        if self.reference is None:
-            return None
-        return self._gather(updates, sampled=False, as_policy=self.reference.active())
-
-    @torch.no_grad()
-    def _gather(
-        self, updates: list[list[MicroBatch]], *, sampled: bool, as_policy: AbstractContextManager[None]
-    ) -> Tensor:
-        """One logprob per completion token of the batch, by its place."""
-        batches = [batch for micro_batches in updates for batch in micro_batches]
-        places = max((int(batch.places_T[-1]) + 1 for batch in batches), default=0)
-        logprobs = torch.zeros(places, dtype=self._dtype, device=self.policy.device)
-        with as_policy:
-            for batch in batches:
-                values_T = batch.sampled_T if sampled else self._logprobs(batch, with_entropy=False)[0]
-                logprobs[batch.places_T] = values_T.to(logprobs.dtype)
-        return logprobs
-
-    def _logprobs(self, batch: MicroBatch, *, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
-        return self.policy.logprobs(
-            batch.trees, temperature=self._temperature, chunk=self._section.logprob_chunk, with_entropy=with_entropy
+    def _pack(self, groups: Sequence[Group], *, skip_silent: bool, first_place: int = 0) -> _Update:
+        micro_batches = pack(
+            groups,
+            self._algorithm.weights,
+            token_budget=self._section.token_budget,
+            device=self.policy.device,
+            dtype=self._dtype,
+            first_place=first_place,
+            skip_silent=skip_silent,
         )
+        graded = sum(reward is not None for group in groups for reward in group.rewards_G)
+        return _Update(micro_batches, trained_tokens(groups), graded)
+
+    def _anchors(self, groups: Sequence[Group], updates: Sequence[_Update], sampler_is_exact: bool) -> _Anchors:
+        """Asked before the first update: old logprobs, reference logprobs, random numbers, where they are needed."""
+        batches = [batch for update in updates for batch in update.micro_batches]
+        only_one = len(updates) * self._section.passes <= 1
+        old_T = reference_T = draws_T = None
+        if self._algorithm.section.anchor == "sampler" and not sampler_is_exact:
+            old_T = sampled(batches)
+        elif not only_one:
+            old_T = sampled(batches) if sampler_is_exact else self._scorer.gather(batches)
+        if self._algorithm.kl_in_loss:
+            assert self.reference is not None
+            reference_T = self._scorer.gather(batches, self.reference.active())
+        if self._algorithm.looks_ahead:
+            draws_T = draws_of(groups, self._steps).to(device=self.policy.device, dtype=self._dtype)
+        return _Anchors(old_T, reference_T, draws_T, sampler_is_exact)
+
+    def _look_ahead(self, update: _Update, anchors: _Anchors) -> Sequence[Whole | None]:
+        """For each micro-batch all tokens of the update, if anything looks at them."""
+        if anchors.draws_T is None:
+            return [None] * len(update.micro_batches)
+        return self._scorer.look_ahead(update.micro_batches, anchors.old_T, anchors.draws_T)

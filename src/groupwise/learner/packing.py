@@ -32,7 +32,8 @@ class MicroBatch:
     places_T: Tensor
 
 
-Weigh = Callable[[Tensor, Tensor], Tensor]
+Weigh = Callable[..., Tensor]
+"""Called with `lengths_R` and `group_R` by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def pack(
     branches = list(_branches(groups, first_place))
     lengths_R = torch.tensor([len(branch.token_ids) for branch in branches], dtype=torch.long)
     group_R = torch.tensor([branch.group for branch in branches], dtype=torch.long)
-    weights_R = weigh(lengths_R, group_R)
+    weights_R = weigh(lengths_R=lengths_R, group_R=group_R)
     weighted = [
         (branch, weight)
         for branch, weight in zip(branches, weights_R.tolist(), strict=True)

@@ -1,33 +1,60 @@
 """Tables of variants, and how a name in a recipe becomes a function.
 
-A variant is one function and one table row. Its positional parameters are the data that every row of the table is
-given; its keyword-only parameters are the settings that it needs. So a signature says everything:
+A variant is one function and one table row. Its signature says everything: positional parameters are the data that it
+looks at, by name, out of what its table offers; keyword-only parameters are its settings.
 
-    def clipped_ratio(logprobs_T, old_logprobs_T, advantages_T, rollout_T, *, clip_low, clip_high): ...
+    def clipped_ratio(log_ratio_T, advantages_T, *, clip_low: Share, clip_high: NotNegative): ...
+
+Whoever calls it hands over all the data there are, and the entry takes what it names. So a new variant that looks at
+something else, or has a setting that no other has, changes nothing but itself.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Generic, TypeVar
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, NamedTuple, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from groupwise.errors import RecipeError
 
 R = TypeVar("R")
 
 
-class Table(Mapping[str, Callable[..., R]], Generic[R]):
-    """Variants of one kind by name: a read-only mapping that knows what it lists.
+class Bounds(NamedTuple):
+    """What a setting may be, beside its type. Example: `Annotated[float, Bounds(above=0)]`."""
 
-    Example: `Table("advantage", {"group_centred": group_centred})["group_centred"]`
+    above: float = -math.inf
+    at_least: float = -math.inf
+    at_most: float = math.inf
+
+    def __str__(self) -> str:
+        """Example: `above 0, at most 1`; empty without bounds."""
+        named = (("above", self.above), ("at least", self.at_least), ("at most", self.at_most))
+        return ", ".join(f"{words} {bound:g}" for words, bound in named if math.isfinite(bound))
+
+
+Positive: TypeAlias = Annotated[float, Bounds(above=0)]
+NotNegative: TypeAlias = Annotated[float, Bounds(at_least=0)]
+Share: TypeAlias = Annotated[float, Bounds(at_least=0, at_most=1)]
+Count: TypeAlias = Annotated[int, Bounds(at_least=1)]
+Pair: TypeAlias = tuple[float, float]
+"""Two numbers; `[2.0, 3.0]` in a recipe."""
+
+
+class Table(Mapping[str, Callable[..., R]], Generic[R]):
+    """Variants of one kind by name: a read-only mapping that knows what it lists and which data there are.
+
+    Example: `Table("weights", {"token_mean": token_mean}, offers=("lengths_R", "group_R"))`
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, Callable[..., R]]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, Callable[..., R]], offers: Sequence[str] = ()) -> None:
         self.kind = kind
         """What an entry is called in a recipe and in messages: `advantage`, `surrogate`, `weights`, `divergence`."""
+        self.offers = tuple(offers)
+        """Names of the data that an entry may ask for; empty: any."""
         self._entries = dict(entries)
 
     def __getitem__(self, name: str) -> Callable[..., R]:
@@ -40,10 +67,32 @@ class Table(Mapping[str, Callable[..., R]], Generic[R]):
         return len(self._entries)
 
 
-def bind(table: Table[R], name: str, settings: Mapping[str, float | int]) -> Callable[..., R]:
-    """The function of that name, with the settings that its signature asks for filled in.
+@dataclass(frozen=True, slots=True)
+class Bound(Generic[R]):
+    """An entry with its settings filled in. It is called with all data by name and takes what it names.
 
-    `settings` may hold more than this function wants: all variants draw from the same recipe. A setting with a default
+    Example: `bound(lengths_R=lengths_R, group_R=group_R)` calls `token_mean(lengths_R=lengths_R)`.
+    """
+
+    kind: str
+    name: str
+    function: Callable[..., R]
+    data: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+    def __call__(self, **offered: Any) -> R:
+        """Call the entry."""
+        return self.function(**{name: offered[name] for name in self.data}, **self.settings)
+
+    def takes(self, name: str) -> bool:
+        """Whether the entry looks at this."""
+        return name in self.data
+
+
+def bind(table: Table[R], name: str, settings: Mapping[str, Any]) -> Bound[R]:
+    """The entry of that name, with the settings that its signature asks for.
+
+    `settings` may hold more than this entry wants: all variants draw from the same recipe. A setting with a default
     may be absent.
 
     Example: `bind(SURROGATES, "clipped_ratio", {"clip_low": 0.2, "clip_high": 0.28, "max_new_tokens": 512})` is
@@ -51,24 +100,81 @@ def bind(table: Table[R], name: str, settings: Mapping[str, float | int]) -> Cal
     """
     if name not in table:
         raise RecipeError(_unknown(table.kind, name, list(table)))
-    wanted = settings_of(table[name])
-    missing = [setting for setting, required in wanted.items() if required and setting not in settings]
+    return bind_function(table, name, table[name], settings)
+
+
+def bind_function(table: Table[R], name: str, function: Callable[..., R], settings: Mapping[str, Any]) -> Bound[R]:
+    """The same for a function that is in no table, but could be in this one."""
+    data = data_of(function)
+    if strange := [each for each in data if table.offers and each not in table.offers]:
+        raise RecipeError(
+            f'{table.kind} = "{name}" asks for {" and ".join(strange)}, which there is not. Its positional parameters '
+            f"can be: {', '.join(table.offers)}. A setting stands behind a * in the signature"
+        )
+    wanted = settings_of(function)
+    missing = [setting for setting, default in wanted.items() if default is REQUIRED and setting not in settings]
     if missing:
         raise RecipeError(
             f'{table.kind} = "{name}" needs {" and ".join(missing)}, which the recipe does not set: '
             f"set it, or choose another {table.kind} ({', '.join(sorted(table))})"
         )
-    return partial(table[name], **{setting: settings[setting] for setting in wanted if setting in settings})
+    defaults = {setting: default for setting, default in wanted.items() if default is not REQUIRED}
+    chosen = {setting: settings[setting] for setting in wanted if setting in settings}
+    hints = get_type_hints(function, include_extras=True)
+    for setting, value in chosen.items():
+        _check(f'{table.kind} = "{name}": {setting}', value, hints.get(setting))
+    return Bound(table.kind, name, function, data, {**defaults, **chosen})
 
 
-def settings_of(function: Callable[..., object]) -> dict[str, bool]:
-    """The settings that a variant names, each with whether it must be given.
+class _Required:
+    def __repr__(self) -> str:
+        return "required"
 
-    Example: `settings_of(clipped_ratio)` is `{"clip_low": True, "clip_high": True}`.
+
+REQUIRED = _Required()
+"""Stands where a setting has no default."""
+
+
+def data_of(function: Callable[..., object]) -> tuple[str, ...]:
+    """The data that a variant names. Example: `data_of(clipped_ratio)` is `("log_ratio_T", "advantages_T")`."""
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+
+def settings_of(function: Callable[..., object]) -> dict[str, Any]:
+    """The settings that a variant names, each with its default or `REQUIRED`.
+
+    Example: `settings_of(clipped_ratio)` is `{"clip_low": REQUIRED, "clip_high": REQUIRED}`.
     """
     parameters = inspect.signature(function).parameters.values()
-    keyword_only = (parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY)
-    return {parameter.name: parameter.default is inspect.Parameter.empty for parameter in keyword_only}
+    return {p.name: REQUIRED if p.default is p.empty else p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _check(what: str, value: Any, hint: Any) -> None:
+    """Raise unless the value is what the annotation says. A user's own function need not have annotations."""
+    bounds = next((each for each in get_args(hint)[1:] if isinstance(each, Bounds)), Bounds())
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if kind is bool and not isinstance(value, bool):
+        raise RecipeError(f"{what} = {value!r}: needs true or false")
+    if kind == Pair and not _is_pair(value):
+        raise RecipeError(f"{what} = {value!r}: needs a list of two numbers")
+    if kind not in (int, float):
+        return
+    fits = _is_number(value) and (kind is float or isinstance(value, int))
+    if not (fits and value > bounds.above and bounds.at_least <= value <= bounds.at_most):
+        words = "a whole number" if kind is int else "a number"
+        raise RecipeError(f"{what} = {value!r}: needs {', '.join(filter(None, (words, str(bounds))))}")
+
+
+def _is_pair(value: object) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    items = cast("Sequence[object]", value)
+    return len(items) == 2 and all(map(_is_number, items))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,22 +58,30 @@ class Given:
 def build(loaded: LoadedRecipe, given: Given) -> Parts:
     """Load everything; each mistake is an error of groupwise that says what to do. Cheap parts come first."""
     recipe = loaded.recipe
-    algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens)
+    algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens, loaded.folder)
     rewards = given.rewards if given.rewards is not None else _rewards_of(loaded)
     task = given.task if given.task is not None else task_of(loaded)
     _check_problems(task)
     torch.manual_seed(recipe.seed)  # a new adapter begins with random numbers
     policy = given.policy(recipe) if given.policy is not None else load_policy(located_model(loaded), recipe.lora)
     held_out = task.held_out[: recipe.evaluation.problems]
+    rewards = with_unique_names(rewards or task.rewards)
     return Parts(
-        loaded=loaded,
+        loaded=complete(loaded, algorithm),
         policy=policy,
         task=task,
-        rewards=with_unique_names(rewards or task.rewards),
-        algorithm=algorithm,
+        rewards=rewards,
+        algorithm=replace(algorithm, reward_weights={reward.name: reward.weight for reward in rewards}),
         train=fitted(task.train, task, policy, recipe),
         held_out=fitted(held_out, task, policy, recipe) if held_out else None,
     )
+
+
+def complete(loaded: LoadedRecipe, algorithm: Algorithm) -> LoadedRecipe:
+    """The recipe with every setting of the algorithm's entries, which only they know: a default that changes in a later
+    version does not change an old run."""
+    section = loaded.recipe.algorithm.model_copy(update={"settings": algorithm.settings})
+    return replace(loaded, recipe=loaded.recipe.model_copy(update={"algorithm": section}))
 
 
 def _check_problems(task: Task) -> None:

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from torch import Tensor
-
+from groupwise.config.presets import PRESETS
+from groupwise.config.sections import AlgorithmSection
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.errors import TaskError
-from groupwise.learner.algorithm import Algorithm, Rewards
+from groupwise.learner.algorithm import Algorithm
 from groupwise.learner.learner import Learner
-from groupwise.maths.weights import token_mean
 from groupwise.rewards import TrainerState
 from groupwise.rollouts.prompts import Fitted
 from groupwise.runs.folder import RunFolder
@@ -124,26 +123,9 @@ def _group_of_one(problem: Problem, prompt_ids: tuple[int, ...], token_ids: tupl
     return Group(problem, prompt_ids, (Rollout(completion, reward=1.0, advantage=1.0),))
 
 
-def _log_likelihood(logprobs_T: Tensor, old_logprobs_T: Tensor, advantages_T: Tensor, rollout_T: Tensor) -> Tensor:
-    """Cross-entropy: what remains of a policy gradient when every completion is right."""
-    return -logprobs_T
-
-
-def _no_divergence(logprobs_T: Tensor, reference_logprobs_T: Tensor) -> Tensor:
-    raise AssertionError("a warm start has no reference")
-
-
-def _no_advantages(rewards_QG: Rewards) -> list[list[float]]:
-    raise AssertionError("a demonstration is not compared with others")
-
-
-LIKELIHOOD = Algorithm(
-    advantages=_no_advantages,
-    surrogate=_log_likelihood,
-    weights=token_mean,
-    divergence=_no_divergence,
-    beta=0.0,
-    clip_low=1.0,
-    clip_high=float("inf"),
+LIKELIHOOD = Algorithm.of(
+    AlgorithmSection.model_validate({**PRESETS["grpo"], "surrogate": "reinforce", "weights": "token_mean"}),
+    max_new_tokens=1,
 )
-"""Maximum likelihood as an algorithm like the others."""
+"""Maximum likelihood as an algorithm like the others: what remains of a policy gradient when every completion is right
+and its advantage is 1."""

@@ -27,7 +27,8 @@ async def grpo_step(
         groups = await rollouts.sample(problems, state.global_step)  # {o_1 .. o_G} ~ pi_old(. | q)
     with report.timed("grade"):
         groups = await rollouts.grade(groups, state, report.graded)  # r_i = R(q, o_i)
-    groups = with_advantages(groups, algorithm)  # A_i = (r_i - mean r) / std r
+    penalties = learner.penalties(groups, sampler_is_exact=rollouts.engine.exact)  # beta KL, where it is in r_i
+    groups = with_advantages(groups, algorithm, penalties)  # A_i = (r_i - mean r) / std r
     report.observe_groups(groups)
     with report.timed("learn"):
         report.observe_update(await learner.update(groups, sampler_is_exact=rollouts.engine.exact))  # max J, mu times
@@ -36,9 +37,12 @@ async def grpo_step(
     return groups
 
 
-def with_advantages(groups: Sequence[Group], algorithm: Algorithm) -> list[Group]:
-    """The same groups, each rollout with its advantage."""
-    advantages_QG = algorithm.advantages([group.rewards_G for group in groups])
+def with_advantages(
+    groups: Sequence[Group], algorithm: Algorithm, penalties_QG: Sequence[Sequence[float]] | None = None
+) -> list[Group]:
+    """The same groups, each rollout with its advantage. Penalties are taken off the rewards that are compared, and the
+    rewards themselves stay."""
+    advantages_QG = algorithm.advantages(groups, penalties_QG)
     return [
         replace(group, rollouts=tuple(replace(r, advantage=a) for r, a in zip(group.rollouts, advantages, strict=True)))
         for group, advantages in zip(groups, advantages_QG, strict=True)

@@ -146,7 +146,7 @@ class Trainer:
     def _run(self, loop: Loop) -> RunFolder:
         section, parts = self._loaded.recipe.run, self.parts
         with (
-            RunFolder.create(Path(section.folder), section.name, self._loaded, _identity(parts)) as run,
+            RunFolder.create(Path(section.folder), section.name, parts.loaded, _identity(parts)) as run,
             self._reporter.recorded(run.log),
         ):
             try:
