@@ -45,6 +45,7 @@ async def step(policy, learner, prompts, group, cap):
 
 
 def measure(way, arguments):
+    from groupwise.config.presets import PRESETS
     from groupwise.config.sections import (
         AlgorithmSection,
         LearnerSection,
@@ -61,11 +62,9 @@ def measure(way, arguments):
     with tempfile.TemporaryDirectory() as folder:
         write_small_model(Path(folder), hidden=256, layers=4, context=2048)
         policy = load_policy(ModelSection(id=folder, attention=way))
-    entries = {"advantage": "group_normalized", "surrogate": "clipped_ratio", "weights": "token_mean"}
-    numbers = {"divergence": "k3", "beta": 0.0, "clip_low": 0.2, "clip_high": 0.2}
     learner = Learner(
         policy,
-        Algorithm.of(AlgorithmSection(**entries, **numbers), arguments.cap),
+        Algorithm.of(AlgorithmSection(**PRESETS["bnpo"]), arguments.cap),
         LearnerSection(),
         OptimizerSection(lr=1e-5),
         reference=ReferenceSection(),
