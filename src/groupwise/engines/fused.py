@@ -59,6 +59,9 @@ class FusedDecoder(TrunkAndBranchDecoder):
         weights = list(policy.model.parameters())
         if sum(x.numel() * x.element_size() for x in weights) > LARGEST:
             raise UnfitError("the copy would be large")
+        rope = policy.model.config.get_text_config().to_dict().get("rope_parameters") or {}
+        if "llama_4_scaling_beta" in rope:
+            raise UnfitError("it scales queries by their position, which a short probe does not show")
         try:
             self.refresh()
         except (AttributeError, TypeError, RuntimeError) as error:
