@@ -29,6 +29,7 @@ from pathlib import Path
 import torch
 
 from arithmetic import Step, body_parameters, operations
+from gpu_tables import devices
 from groupwise import Trainer
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.learner.learner import Learner
@@ -38,7 +39,6 @@ from models import random_model, tokenizer_of
 from our_side import trainer_of
 from results import Results
 from sides import ROOT, MeasurementError, say, trl, trl_python
-from tables import gpu as gpu_tables
 from tables import write_section
 from workloads import Shape, Workload
 
@@ -244,7 +244,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     results = Results(folder / "measurements.json")
     results.put("gpu", entry["device"], entry, shlex.join(["python", "bench/gpu.py", *sys.argv[1:]]))
-    text = gpu_tables(results.part("gpu"))
+    text = devices(results.part("gpu"))
     print(text)
     page = folder / "measurements.md"
     if page.is_file():

@@ -1,7 +1,9 @@
 """The bench: groupwise and TRL on the same workloads, against the machine's own limit, and how cost grows.
 
     make bench                                   # everything, about an hour on two cores: leave the machine alone
-    make bench ARGS="--only W1"                  # or W0 ... W5, compare (all six), floor, growth, tables
+    make bench ARGS="--only W1"                  # or W0 ... W5, compare (all six), floor, growth
+    make bench ARGS="--only settings"            # search anew for TRL's fastest settings
+    make bench ARGS="--only tables"              # measure nothing: write tables and plots anew
     make bench ARGS="--only W1 --quick"          # a smaller W1 in a minute or two, to see that it runs
 
 Writes docs/measurements.json, the tables of docs/measurements.md and the plots in docs/images. What was measured before
@@ -21,12 +23,14 @@ from pathlib import Path
 
 import growth
 import tables
-from compare import WARM_UP, compare
+from compare import WARM_UP, compare, fastest, search
 from results import Results
 from sides import ROOT, MeasurementError, model_folder, ours, result_of, run, say, trl_python
 from workloads import WORKLOADS, Workload
 
-PARTS = ("compare", "floor", "growth", "tables")
+PARTS = ("compare", "floor", "growth", "settings", "tables")
+SETTINGS_OF = {name: "W1" if name == "W5" else name for name in WORKLOADS}
+"""W5 is W1 with more passes: what is fastest for one is for the other."""
 
 
 def smaller(workload: Workload) -> Workload:
@@ -55,12 +59,12 @@ def measure_floor(workload: Workload, steps: int) -> dict:
 
 def chosen(only: list[str]) -> tuple[list[str], list[str]]:
     """Which workloads to compare, and which other parts to run."""
-    wanted = only or list(PARTS)
+    wanted = only or ["compare", "floor", "growth"]
     known = [*WORKLOADS, *PARTS]
     if wrong := [name for name in wanted if name not in known]:
         sys.exit(f"--only {' '.join(wrong)}: there is {', '.join(known)}")
     names = [name for name in WORKLOADS if name in wanted or "compare" in wanted]
-    return names, [part for part in PARTS[1:] if part in wanted]
+    return names, [part for part in PARTS if part in wanted]
 
 
 def write(results: Results, folder: Path) -> None:
@@ -72,11 +76,12 @@ def write(results: Results, folder: Path) -> None:
     if compared:
         for name, section in (
             ("compare", tables.compared),
-            ("memory", tables.memory),
             ("rates", tables.rates),
-            ("settings", tables.settings_tried),
         ):
             tables.write_section(page, name, section(compared))
+        searched = {name: results.part("settings")[SETTINGS_OF[name]] for name in compared}
+        tables.write_section(page, "memory", tables.memory(compared, searched))
+        tables.write_section(page, "settings", tables.settings_tried(results.part("settings")))
         tables.write_section(page, "compare-whence", tables.whence(compared.values()))
     if floor:
         text = "\n\n".join((tables.floor(floor, compared), tables.where(floor), tables.whence(floor.values())))
@@ -104,7 +109,7 @@ def main():
     parser.add_argument("--out", type=Path, help="folder for the results; docs, or build/bench with --quick")
     arguments = parser.parse_args()
     names, parts = chosen(arguments.only)
-    needs_trl = names or "growth" in parts
+    needs_trl = names or {"growth", "settings"} & set(parts)
     if needs_trl and trl_python() is None:
         sys.exit("no TRL: .venv-trl is missing. `make bench` makes it; or say which Python has TRL by TRL_PYTHON")
     quick = arguments.quick
@@ -114,22 +119,22 @@ def main():
     results = Results(folder / "measurements.json")
     command = shlex.join(["make", "bench", *([f"ARGS={shlex.join(sys.argv[1:])}"] if sys.argv[1:] else [])])
     start = time.perf_counter()
+    workloads = {name: smaller(workload) if quick else workload for name, workload in WORKLOADS.items()}
+    wanted = [SETTINGS_OF[name] for name in (WORKLOADS if "settings" in parts else names)]
+    for name in dict.fromkeys(wanted):
+        if "settings" in parts or name not in results.part("settings"):
+            results.put("settings", name, search(workloads[name]), command)
     gemm = gemm_rates() if names else {}
     missing: list[str] = []
-    attempts_at_w1: list[dict] | None = None  # W5 is W1 with more passes: what is fastest for one is for the other
     for name in names:
-        workload = smaller(WORKLOADS[name]) if quick else WORKLOADS[name]
+        settings = fastest(results.part("settings")[SETTINGS_OF[name]]["tried"])
         try:
-            entry = compare(workload, steps, attempts_at_w1 if name == "W5" else None)
+            results.put("compare", name, {**compare(workloads[name], steps, settings), "gemm": gemm}, command)
         except MeasurementError as error:
             say(f"  {name} was not measured: {error}")
             missing.append(name)
-            continue
-        attempts_at_w1 = entry["tried"] if name == "W1" else attempts_at_w1
-        results.put("compare", name, {**entry, "gemm": gemm}, command)
     if "floor" in parts:
-        workload = smaller(WORKLOADS["W1"]) if quick else WORKLOADS["W1"]
-        results.put("floor", "W1", measure_floor(workload, steps), command)
+        results.put("floor", "W1", measure_floor(workloads["W1"], steps), command)
     if "growth" in parts:
         for series in growth.SERIES:
             found = growth.grow(replace(series, values=series.values[:2], trl_at=()) if quick else series, steps)

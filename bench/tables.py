@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
 
 from arithmetic import operations, step_of
-from compare import peak, per_token, seconds, timed
+from compare import WARM_UP, fastest, peak, per_token, seconds, timed, whole_step_peak
 from growth import SERIES, checks
 from workloads import Workload, workload_from
 
@@ -57,46 +57,18 @@ def compared(entries: dict[str, dict]) -> str:
     return table(head, rows)
 
 
-def memory(entries: dict[str, dict]) -> str:
+def memory(entries: dict[str, dict], searched: dict[str, dict]) -> str:
     """Peak memory against TRL at its fastest and against TRL with the whole step in one micro-batch."""
     rows = []
     for name, entry in sorted(entries.items()):
-        mine, fastest, wanted = peak(entry["ours"]), entry["trl"]["peak_mb"], BARS[name][1]
-        whole = whole_batch_peak(entry)
-        share = f"{mine / whole:.2f}" if isinstance(whole, float) else "-"
-        rows.append(
-            (
-                name,
-                f"{mine:,.0f}",
-                f"{fastest:,.0f} ({entry['trl']['micro_batch']} at once)",
-                f"{mine / fastest:.2f}",
-                f"{whole:,.0f}" if isinstance(whole, float) else whole,
-                share,
-                wanted,
-                verdict(not isinstance(whole, float) or mine / whole <= wanted),
-                verdict(mine / fastest <= wanted),
-            )
-        )
-    head = (
-        "workload",
-        "groupwise MB",
-        "TRL MB, fastest",
-        "ratio",
-        "TRL MB, all at once",
-        "ratio",
-        "bar",
-        "all at once",
-        "fastest",
-    )
+        mine, fast, wanted = peak(entry["ours"]), entry["trl"]["peak_mb"], BARS[name][1]
+        # Where there was not enough memory for the whole step, the bar is met by any share.
+        whole = whole_step_peak(searched[name]["tried"]) or math.inf
+        at_once = f"{whole:,.0f}" if math.isfinite(whole) else "more than there is"
+        shares = [cell for other in (whole, fast) for cell in (f"{mine / other:.2f}", verdict(mine / other <= wanted))]
+        rows.append((name, wanted, f"{mine:,.0f}", at_once, *shares[:2], f"{fast:,.0f}", *shares[2:]))
+    head = ("workload", "bar", "groupwise MB", "TRL MB, all at once", "ratio", "", "TRL MB, fastest", "ratio", "")
     return table(head, rows)
-
-
-def whole_batch_peak(entry: dict) -> float | str:
-    """TRL's peak with all completions of a step in one micro-batch, or why there is none."""
-    for tried in entry["tried"]:
-        if tried["only"] == "learn" and tried["micro_batch"] == workload_from(entry["workload"]).completions:
-            return float(tried["peak_mb"]) if "peak_mb" in tried else "more than there is"
-    return "not measured"
 
 
 def rates(entries: dict[str, dict]) -> str:
@@ -142,21 +114,23 @@ def speed(rows: list[dict]) -> float:
     return sum(sum(row["lengths"]) for row in rows) / sum(row["seconds"] for row in rows)
 
 
-def settings_tried(entries: dict[str, dict]) -> str:
+def settings_tried(searched: dict[str, dict]) -> str:
     """What TRL was tried with, and what was taken."""
     rows = []
-    for name, entry in sorted(entries.items()):
+    for name, entry in sorted(searched.items()):
+        taken = fastest(entry["tried"])
         for tried in entry["tried"]:
-            taken = entry["trl"]["generate" if tried["only"] == "generate" else "micro_batch"]
-            what = tried["generate"] if tried["only"] == "generate" else tried["micro_batch"]
-            label = f"generate: {what}" if tried["only"] == "generate" else f"learn: {what} completions at once"
-            figures = (
-                (tried["failed"][:80], "")
-                if "failed" in tried
-                else (f"{tried['seconds']:.2f}", f"{tried['peak_mb']:,.0f}")
-            )
-            rows.append((name, label, *figures, "taken" if what == taken else ""))
-    return table(("workload", "half of a step, and setting", "s", "peak MB", ""), rows)
+            knob, words = ("generate", "") if tried["only"] == "generate" else ("micro_batch", " completions at once")
+            counts = tried["steps"] > WARM_UP
+            figures = (tried["failed"][:60], "") if "failed" in tried else told(tried)
+            chosen = "taken" if counts and tried[knob] == taken[knob] else "" if counts else "for its memory"
+            rows.append((name, tried["only"], f"{tried[knob]}{words}", tried["completions"], *figures, chosen))
+    head = ("workload", "half of a step", "setting", "completions", "s", "peak MB", "")
+    return f"{table(head, rows)}\n\n{whence(searched.values())}"
+
+
+def told(tried: dict) -> tuple[str, str]:
+    return f"{tried['seconds']:.2f}", f"{tried['peak_mb']:,.0f}"
 
 
 def floor(entries: dict[str, dict], compare: dict[str, dict]) -> str:
@@ -228,67 +202,6 @@ def growth(entries: dict[str, dict]) -> str:
         head = (series.axis, "s/step", "peak MB", "TRL s/step", "TRL peak MB")
         blocks.append(f"{series.about[0].upper()}{series.about[1:]}.\n\n{table(head, rows)}\n\n{said}")
     return "\n\n".join(blocks)
-
-
-def gpu(entries: dict[str, dict]) -> str:
-    """Decoding against the memory, training against the arithmetic, and the schedule, for each device."""
-    blocks = []
-    for entry in entries.values():
-        decoded, whole = [], []
-        for name, shape in entry["shapes"].items():
-            decoded += [
-                (
-                    name,
-                    row["rows"],
-                    f"{row['rate']:,.0f}",
-                    f"{row['limit']:,.0f}",
-                    f"**{row['rate'] / row['limit']:.0%}**",
-                )
-                for row in shape["decode"]
-            ]
-            whole.append((name, *usage(shape, entry), *step_and_schedule(shape)))
-        limits = f"copy {entry['bandwidth'] / 1e9:,.0f} GB/s, bf16 multiplication {entry['gemm'] / 1e12:,.1f} TFLOP/s"
-        head = (
-            "shape",
-            "update, s",
-            "TFLOP/s",
-            "of the measured rate",
-            "of the data sheet's",
-            "step, s",
-            "500 steps, h",
-        )
-        blocks += [
-            f"{entry['device']}: {limits}.",
-            table(("shape", "rows", "decoded tok/s", "memory's limit", "share"), decoded),
-            table(head, whole),
-            beside_trl(entry),
-        ]
-    return "\n\n".join((*blocks, whence(entries.values())))
-
-
-def usage(shape: dict, entry: dict) -> tuple[str, str, str, str]:
-    """An update's seconds and rate, and that rate over what the device can do."""
-    if "update" not in shape:
-        return ("not measured",) * 4
-    rate, sheet = shape["update"]["rate"], entry["datasheet"]
-    of_sheet = f"{rate / sheet:.0%}" if sheet else "unknown"
-    return f"{shape['update']['seconds']:.2f}", f"{rate / 1e12:,.2f}", f"{rate / entry['gemm']:.0%}", of_sheet
-
-
-def step_and_schedule(shape: dict) -> tuple[str, str]:
-    if "step" not in shape:
-        return "not measured", "not measured"
-    spent = median(row["seconds"] for row in shape["step"])
-    return f"{spent:.2f}", f"{500 * spent / 3600:.2f}"
-
-
-def beside_trl(entry: dict) -> str:
-    """One sentence on the smallest shape's step."""
-    name, ours = next(iter(entry["shapes"].items()))
-    if isinstance(entry["trl"], str):
-        return f"TRL's step: {entry['trl']}."
-    theirs, mine = (median(row["seconds"] for row in side["step"]) for side in (entry["trl"], ours))
-    return f"{name}, TRL with HF generate: {theirs:.2f} s a step, {theirs / mine:.1f} times ours."
 
 
 def write_section(path: Path, name: str, text: str) -> None:

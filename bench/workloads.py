@@ -61,9 +61,9 @@ class Workload:
         return self.problems * self.group
 
     def micro_batches(self) -> list[int]:
-        """How many completions at once TRL's backward pass is tried with; the whole step, its own default, is last."""
-        sizes = [self.group // 2, self.group, 2 * self.group, self.completions]
-        return sorted({size for size in sizes if self.completions % size == 0})
+        """How many completions at once TRL's backward pass is tried with."""
+        sizes = (self.group // 4, self.group // 2, self.group, 2 * self.group)
+        return [size for size in sizes if size and self.completions % size == 0]
 
     def to_json(self) -> str:
         """For the command line of a measuring process; see `workload_of`."""

@@ -22,16 +22,31 @@ def entry(**changes):
         "workload": asdict(WORKLOADS["W1"]),
         "ours": [result(9, 1, 2), result(9, 3, 2, mb=120.0)],
         "trl": result(99, 20, 24, 40, tokens=20, mb=480.0),
-        "tried": [
-            {"only": "generate", "generate": "hf", "micro_batch": 64, "seconds": 5, "per_token": 0.5, "peak_mb": 1},
-            {"only": "generate", "generate": "continuous", "micro_batch": 64, "failed": "no memory"},
-            {"only": "learn", "generate": "hf", "micro_batch": 8, "seconds": 3, "per_token": 0.1, "peak_mb": 400},
-            {"only": "learn", "generate": "hf", "micro_batch": 64, "seconds": 7, "per_token": 0.1, "peak_mb": 1200},
-        ],
         "stamp": {"date": "2026-01-02", "commit": "abc", "machine": "m", "versions": "v"},
         "command": "make bench",
         **changes,
     }
+
+
+def tried(only, knob, value, per_token, *, steps=2, mb=400.0):
+    settings = {"generate": "hf", "micro_batch": 64, knob: value}
+    figures = {"seconds": 1.0, "per_token": per_token, "peak_mb": mb} if per_token else {"failed": "no memory"}
+    return {"only": only, **settings, "completions": 16, "steps": steps, **figures}
+
+
+SEARCHED = {
+    "W1": {
+        "tried": [
+            tried("generate", "generate", "hf", 0.5),
+            tried("generate", "generate", "continuous", None),
+            tried("learn", "micro_batch", 8, 0.2),
+            tried("learn", "micro_batch", 16, 0.3),
+            tried("learn", "micro_batch", 64, 0.1, steps=1, mb=1200.0),
+        ],
+        "stamp": {"date": "2026-01-02", "commit": "abc", "machine": "m", "versions": "v"},
+        "command": "make bench",
+    }
+}
 
 
 def test_the_first_step_does_not_count_and_the_median_does():
@@ -42,14 +57,20 @@ def test_the_first_step_does_not_count_and_the_median_does():
 
 
 def test_the_fastest_settings_are_taken_from_what_came_to_its_end():
-    assert fastest(entry()["tried"]) == {"generate": "hf", "micro_batch": 8}
+    assert fastest(SEARCHED["W1"]["tried"]) == {"generate": "hf", "micro_batch": 8}
+    said = tables.settings_tried(SEARCHED)
+    assert "| W1 | learn | 8 completions at once | 16 | 1.00 | 400 | taken |" in said
+    assert "| W1 | generate | continuous | 16 | no memory |  |  |" in said
+    assert "| 64 completions at once | 16 | 1.00 | 1,200 | for its memory |" in said
 
 
 def test_time_and_memory_are_held_against_the_bars():
     compared = tables.compared({"W1": entry()})
     assert "| 2.00 | 24.00 | **12.0x** | 7.0x | 10x | met |" in compared
-    memory = tables.memory({"W1": entry()})
-    assert "| 120 | 480 (8 at once) | 0.25 | 1,200 | 0.10 | 0.2 | met | **missed** |" in memory
+    memory = tables.memory({"W1": entry()}, SEARCHED)
+    assert "| W1 | 0.2 | 120 | 1,200 | 0.10 | met | 480 | 0.25 | **missed** |" in memory
+    nothing = {"W1": {"tried": [tried("learn", "micro_batch", 64, None, steps=1)]}}
+    assert "| more than there is | 0.00 | met |" in tables.memory({"W1": entry()}, nothing)
     slower = tables.compared({"W1": entry(trl=result(9, 4, 4))})
     assert "**2.0x**" in slower and "**missed**" in slower
 

@@ -32,11 +32,10 @@ def test_a_workload_survives_the_command_line():
     assert workload_of(endless.to_json()) == endless
 
 
-def test_micro_batches_divide_the_step_and_end_with_all_of_it():
-    for workload in WORKLOADS.values():
-        sizes = workload.micro_batches()
-        assert sizes[-1] == workload.completions
-        assert all(workload.completions % size == 0 for size in sizes)
+def test_micro_batches_divide_the_step():
+    assert WORKLOADS["W1"].micro_batches() == [2, 4, 8, 16]
+    assert replace(WORKLOADS["W4"], problems=1).micro_batches() == [1, 2, 4]
+    assert replace(WORKLOADS["W1"], group=3).micro_batches() == [1, 3, 6]
 
 
 def test_a_character_is_a_token_in_both_families(tmp_path):

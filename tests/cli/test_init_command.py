@@ -34,7 +34,7 @@ def test_every_setting_stands_there_and_every_commented_line_is_one(tmp_path, gr
     # The one that no recipe can have beside the others: a reference that moves needs a KL term.
     path.write_text(re.sub(r"^every = 64.*$", "", whole, flags=re.MULTILINE))
     uncommented = load_recipe(path)
-    unset_no_more = {"model.revision", "reference.every", "sft.path"} | {
+    unset_no_more = {"model.revision", "reference.every", "sft.path", "algorithm.correction"} | {
         row.name for row in schema_rows(kind) if row.name.startswith(("task.", "lora."))
     }
     for name in (name for name in uncommented.origins if not name.startswith("rewards.1")):

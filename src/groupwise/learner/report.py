@@ -51,7 +51,7 @@ class UpdateReport:
             self._since_step[name] += float(value)
         if not self._norms and len(scores.logprobs_T):
             # Only before the first update do sampler and learner speak of the same weights.
-            gap = float((scores.logprobs_T - batch.sampled_T).abs().max())
+            gap = float(log_ratio(scores.logprobs_T, batch.sampled_T).abs().max())
             self._largest_gap = max(self._largest_gap, gap)
             if not self._exact:
                 mismatch_T = log_ratio(scores.old_T, batch.sampled_T)

@@ -1,15 +1,22 @@
 """The maths of GRPO and its relatives: pure functions on tensors or floats, which know no container of ours.
 
-- `advantages`   rewards of groups -> how much better each completion was than its group
-- `surrogates`   logprobs and advantages -> loss per token
-- `divergences`  logprobs and reference logprobs -> KL per token
+What a recipe chooses from, one table each; every entry names the data and the settings that it wants (`tables`):
+
+- `advantages`   rewards of groups -> how much better each completion was (`batch_advantages`, `groups`)
+- `ratios`       log ratios of tokens -> of tokens or whole completions
+- `surrogates`   ratios and advantages -> loss per token (`policy_gradients`, `covariances`, `whole`)
 - `weights`      token counts of a whole update -> weight of each rollout's tokens; the loss reduction as data
-- `logprobs`     features and the head -> logprobs, never [tokens x vocabulary] at once
-- `tables`       how a recipe's names become functions: `bind(SURROGATES, "clipped_ratio", settings)`
+- `divergences`  logprobs and reference logprobs -> KL per token
+- `corrections`  log(old policy / sampler) -> factor per token; how large it is: `mismatch`
+- `filters`      anything -> which tokens train at all
+- `controls`     a coefficient and what it controls -> the next coefficient
+
+Below them: `sequences` (sums over completions, ratios without overflow) and `logprobs` (features and the head ->
+logprobs, never [tokens x vocabulary] at once).
 
 The loss of an update, whatever the variant, is one sum over its tokens, so any split into micro-batches adds up:
 
-    sum over T of weight_R[rollout_T] * (surrogate_T + beta * divergence_T)
+    sum over T of weight_R[rollout_T] * (filter_T * correction_T * surrogate_T + beta * divergence_T)
 
-Import from the modules: `advantages` and `tables` need no torch, and this file imports nothing, to keep it so.
+Import from the modules: advantages, controls and tables need no torch, and this file imports nothing, to keep it so.
 """

@@ -1,6 +1,6 @@
 """Attention kernels that also tell the logsumexp of their scores, so that a softmax can be put together from parts.
 
-The row is [tokens, heads, dim] here, keys and values with their own (fewer) heads, a logsumexp [tokens, heads]. A
+The row is [1, heads, tokens, dim], keys and values with their own (fewer) heads, a logsumexp [1, heads, tokens]. A
 kernel turns who sees whom into a few *calls*, once per row; every layer then makes them, forward and backward.
 
 FlashAttention (arXiv 2205.14135, 2307.08691) keeps no probabilities: its backward pass computes each again, as
@@ -16,7 +16,7 @@ Nothing else has a kernel here, and `groupwise.models.layout` asks for a proof o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol
@@ -33,6 +33,8 @@ MOST_PIECES, LEAST_PIECE = 16, 64
 """Into how many lines the queries of one call may be cut, and how short such a line may be."""
 
 ATEN: Any = torch.ops.aten
+CPU_FORWARD: Any = ATEN._scaled_dot_product_flash_attention_for_cpu.default
+CPU_BACKWARD: Any = ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +151,12 @@ class _CpuCall:
         self.keys = self.queries if causal else Places(keys, device, padded=True)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        q, k, v = self._taken(query, key, value)
-        out, lse = ATEN._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, self._causal, scale=scale)
-        return out.transpose(1, 2), lse.transpose(1, 2)
+        return CPU_FORWARD(*self._taken(query, key, value), 0.0, self._causal, scale=scale)
 
     def backward(self, grad: Tensor, row: Row, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        g, out = (self.queries.take(x).transpose(1, 2) for x in (grad, row.out))
-        lse = self.queries.take_lse(row.lse).transpose(1, 2)
-        found = ATEN._scaled_dot_product_flash_attention_for_cpu_backward(
-            g, *self._taken(row.query, row.key, row.value), out, lse, 0.0, self._causal, scale=scale
-        )
-        dq, dk, dv = (x.transpose(1, 2) for x in found)
+        q, k, v = self._taken(row.query, row.key, row.value)
+        g, out, lse = self.queries.take(grad), self.queries.take(row.out), self.queries.take_lse(row.lse)
+        dq, dk, dv = CPU_BACKWARD(g, q, k, v, out, lse, 0.0, self._causal, scale=scale)
         return (dq, dk.sum(0, keepdim=True), dv.sum(0, keepdim=True)) if self._shared else (dq, dk, dv)
 
     def _taken(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,7 +164,7 @@ class _CpuCall:
         q, k, v = self.queries.take(query), self.keys.take(key), self.keys.take(value)
         if self._shared:
             k, v = k.expand(self._lines, -1, -1, -1), v.expand(self._lines, -1, -1, -1)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        return q, k, v
 
 
 class CudaFlash:
@@ -190,15 +187,21 @@ class _CudaCall:
         self._lines = (starts_q, starts_k, max(2, *queries), max(keys), 0.0, causal)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        q, k, v = self.queries.take(query), self.keys.take(key), self.keys.take(value)
+        q, k, v = _flat(self.queries.take(query), self.keys.take(key), self.keys.take(value))
         out, lse, *_ = ATEN._flash_attention_forward(q, k, v, *self._lines, False, scale=scale)
-        return out, lse.t()
+        return out.transpose(0, 1)[None], lse[None]
 
     def backward(self, grad: Tensor, row: Row, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.queries.take(row.query), self.keys.take(row.key), self.keys.take(row.value)
-        g, out, lse = (self.queries.take(x) for x in (grad, row.out, row.lse))
+        q, k, v = _flat(self.queries.take(row.query), self.keys.take(row.key), self.keys.take(row.value))
+        g, out = _flat(self.queries.take(grad), self.queries.take(row.out))
+        lse = self.queries.take(row.lse)[0].contiguous()
         # Read by the kernel only where there is dropout.
         unused = torch.zeros(2, dtype=torch.uint64, device=q.device)
-        return ATEN._flash_attention_backward(
-            g, q, k, v, out, lse.t().contiguous(), *self._lines, unused, unused, scale=scale
-        )
+        found = ATEN._flash_attention_backward(g, q, k, v, out, lse, *self._lines, unused, unused, scale=scale)
+        dq, dk, dv = (x.transpose(0, 1)[None] for x in found)
+        return dq, dk, dv
+
+
+def _flat(*taken: Tensor) -> Iterator[Tensor]:
+    """[1, heads, tokens, dim] -> [tokens, heads, dim]."""
+    return (x[0].transpose(0, 1) for x in taken)

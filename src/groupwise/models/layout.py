@@ -46,19 +46,19 @@ class PackedLayout:
         if self._on_trunk is not None:
             for index, span in enumerate(self._spans):
                 self._on_trunk(layer, index, key[:, :, span.trunk], value[:, :, span.trunk])
-        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        if (calls := self._calls_for(q, k, v, terms)) is not None:
-            return attend_row(q, k, v, calls, terms.scaling)[None]
+        if (calls := self._calls_for(query, key, value, terms)) is not None:
+            return attend_row(query, key, value, calls, terms.scaling)
         if self._blocks is None:
             self._blocks = Blocks(self._lines, self._device)
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         return self._blocks.attend(q, k, v, terms)[None]
 
     def _calls_for(self, query: Tensor, key: Tensor, value: Tensor, terms: Terms) -> Calls | None:
         """The kernel calls of this layer; `None` if it asks for what no kernel does."""
         if terms.softcap is not None or (terms.window is not None and terms.window < self._reach):
             return None
-        heads = Heads(query.shape[1], key.shape[1], query.shape[2])
-        if value.shape[1:] != key.shape[1:] or (kernel := kernel_for(query.device, query.dtype, heads)) is None:
+        heads = Heads(query.shape[1], key.shape[1], query.shape[3])
+        if value.shape != key.shape or (kernel := kernel_for(query.device, query.dtype, heads)) is None:
             return None
         if heads not in self._calls:
             own = [Seen(run, run) for run in (slice(line.start, line.start + line.length) for line in self._lines)]

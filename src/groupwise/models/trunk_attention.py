@@ -44,20 +44,20 @@ class Calls:
         return cls(kernel.calls(own, heads, device, causal=True), kernel.calls(trunk, heads, device, causal=False))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """[tokens, heads, dim] -> output of that shape, and logsumexp [tokens, heads]."""
-        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-        exact = torch.promote_types(query.dtype, torch.float32)
-        lse = torch.empty(query.shape[:2], dtype=exact, device=query.device)
+        """[1, heads, tokens, dim] -> output of that shape, and logsumexp [1, heads, tokens]."""
+        out = _empty_like(query)
+        lse = _empty_like(query[..., 0], torch.promote_types(query.dtype, torch.float32))
         for call in self.own:
-            for row, part in zip((out, lse), call.forward(query, key, value, scale), strict=True):
-                call.queries.put(row, part)
+            own, own_lse = call.forward(query, key, value, scale)
+            call.queries.put(out, own)
+            call.queries.put(lse, own_lse)
         for call in self.trunk:
             _merge(call, out, lse, *call.forward(query, key, value, scale))
         return out, lse
 
     def backward(self, grad: Tensor, row: Row, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of the row's queries, keys and values."""
-        dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (row.query, row.key, row.value))
+        dq, dk, dv = _empty_like(row.query), _empty_like(row.key), _empty_like(row.value)
         for call in self.own:
             q, k, v = call.backward(grad, row, scale)
             call.queries.put(dq, q)
@@ -69,6 +69,12 @@ class Calls:
             call.keys.add(dk, k)
             call.keys.add(dv, v)
         return dq, dk, dv
+
+
+def _empty_like(row: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Of the same shape, in memory token by token, as the layers around attention work."""
+    shape = (row.shape[0], row.shape[2], row.shape[1], *row.shape[3:])
+    return torch.empty(shape, dtype=dtype or row.dtype, device=row.device).transpose(1, 2)
 
 
 def _merge(call: Call, out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> None:
@@ -98,8 +104,8 @@ class _Attention(torch.autograd.Function):
 
 
 def attend_row(query: Tensor, key: Tensor, value: Tensor, calls: Calls, scale: float) -> Tensor:
-    """[tokens, heads, dim], keys and values with their own heads -> [tokens, heads, dim]. Differentiable, once."""
-    return cast(Tensor, _Attention.apply(query, key, value, calls, scale))
+    """[1, heads, tokens, dim], keys and values with their own heads -> [1, tokens, heads, dim]. Differentiable once."""
+    return cast(Tensor, _Attention.apply(query, key, value, calls, scale)).transpose(1, 2)
 
 
 @cache
@@ -128,7 +134,7 @@ def _differs(kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: He
         visible[line.queries, line.keys] = True
     with torch.inference_mode(False), torch.enable_grad():
         generator = torch.Generator().manual_seed(9)
-        shapes = [(63, count, heads.dim) for count in (heads.queries, heads.keys, heads.keys, heads.queries)]
+        shapes = [(1, count, 63, heads.dim) for count in (heads.queries, heads.keys, heads.keys, heads.queries)]
         query, key, value, grad = (torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes)
         exact = [x.to(torch.promote_types(dtype, torch.float32)).requires_grad_() for x in (query, key, value)]
         expected = _written_out((exact[0], exact[1], exact[2]), visible.to(device), 0.3)
@@ -149,5 +155,5 @@ def _written_out(row: tuple[Tensor, Tensor, Tensor], visible: Tensor, scale: flo
     query, key, value = row
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-    scores = torch.einsum("qhd,khd->hqk", query, key) * scale
-    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~visible, -torch.inf).softmax(-1), value)
+    scores = torch.matmul(query, key.transpose(2, 3)) * scale
+    return torch.matmul(scores.masked_fill(~visible, -torch.inf).softmax(-1), value)
