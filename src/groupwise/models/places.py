@@ -54,7 +54,7 @@ class Places:
         if self.is_view:
             self.take(row).copy_(taken)
         else:
-            row[0].transpose(0, 1).index_copy_(0, self._places, self._tokens(taken))
+            row[0].transpose(0, 1).index_copy_(0, self._places, self._tokens(taken).to(row.dtype))
 
     def add(self, row: Tensor, taken: Tensor) -> None:
         """As `put`, added to what is there."""
