@@ -10,8 +10,8 @@ import random
 from dataclasses import asdict, dataclass
 
 LEARNING_RATE = 1e-5
-DRAWN_STEPS = 16
-"""For so many steps there are prompts, so that no step sees one for the second time."""
+PROMPTS = 256
+"""So many there are of a workload's prompts: enough for sixteen steps of sixteen problems without a second look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Workload:
         """One character is one token. Each begins with its number, so that no two are the same."""
         rng = random.Random(0)
         texts = []
-        for number in range(self.problems * DRAWN_STEPS):
+        for number in range(PROMPTS):
             length = rng.randint(*self.prompt)
             rest = "".join(rng.choice("0123456789+-*/ abcdefghij") for _ in range(length - 4))
             texts.append(f"{number:04}{rest}")

@@ -80,3 +80,7 @@ def test_our_side_measures_a_workload(tmp_path):
         assert row["prompts"] == [len(workload.prompts()[number]) for number in row["drawn"]]
         assert row["gap"] < 1e-5
     assert result["peak_mb"] > 100
+
+
+def test_a_part_of_a_workload_has_the_same_prompts():
+    assert replace(WORKLOADS["W4"], problems=1).prompts() == WORKLOADS["W4"].prompts()
