@@ -58,7 +58,7 @@ def evaluate(
 
 def _refuse_what_only_the_program_knew(about: Subject) -> None:
     """A run of a program that trained on objects of its own: they are gone."""
-    from groupwise.config.sections import DatasetTask
+    from groupwise.config.tasks import DatasetTask
     from groupwise.errors import RecipeError
 
     recipe, in_memory = about.loaded.recipe, "(in memory)"
