@@ -20,6 +20,7 @@ import typer
 
 from groupwise.cli.algorithms import algorithms
 from groupwise.cli.demo import demo
+from groupwise.cli.doctor import doctor
 from groupwise.cli.endings import DONE, INTERRUPTED, MISTAKE, ended
 from groupwise.cli.evaluate import evaluate
 from groupwise.cli.export import export
@@ -31,6 +32,7 @@ from groupwise.cli.train import train
 from groupwise.cli.version import version
 
 VERBS: dict[str, tuple[Callable[..., None], str]] = {
+    "doctor": (doctor, "Look at this machine: what is missing, and its cure."),
     "demo": (demo, "A small model learns arithmetic on this CPU."),
     "init": (init, "Write a recipe and a reward to start from."),
     "train": (train, "Train by rewards (GRPO)."),
@@ -47,6 +49,7 @@ HELP = """GRPO training of language models in which the group is the unit all th
 
 \b
 A first day:
+  groupwise doctor
   groupwise demo
   groupwise init my-task
   groupwise train my-task/recipe.toml

@@ -1,0 +1,102 @@
+"""What this process may use of the machine, and what it uses: memory, with the limits of its container.
+
+memory_limit()      25276502016   (bytes: the machine's, or less where a container or `ulimit -v` says so)
+memory_free()       21076502016
+peak_resident()     1476395008    (the most that this process ever held)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_UNLIMITED = 1 << 60
+
+
+def memory_limit() -> int:
+    """Bytes that all processes of this container may hold together."""
+    total = _meminfo().get("MemTotal") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(total, *_group_limits(), _address_space())
+
+
+def memory_free() -> int:
+    """Bytes that could be had now without swapping, as far as the kernel knows; where it does not say, the limit."""
+    info = _meminfo()
+    free = [info["MemAvailable"]] if "MemAvailable" in info else [memory_limit()]
+    for limit, used in zip(_group_limits(), _group_usage(), strict=False):
+        free.append(max(limit - used, 0))
+    return min(free)
+
+
+def resident() -> int:
+    """Bytes that this process holds now; 0 where the system does not say."""
+    return _status("VmRSS")
+
+
+def peak_resident() -> int:
+    """The most bytes that this process ever held. The kernel's own figure where there is one: `ru_maxrss` may begin
+    with what the parent held."""
+    peak = _status("VmHWM")
+    if peak or sys.platform == "win32":
+        return peak
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def reset_peak() -> bool:
+    """Let `peak_resident` count from now on; False where the system does not let us."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _status(name: str) -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def _meminfo() -> dict[str, int]:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split(":") for line in lines)
+    return {name: int(value.split()[0]) * 1024 for name, value in pairs}
+
+
+def _group_limits() -> list[int]:
+    """Of control groups, version 2 and 1."""
+    return _numbers("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes") or [_UNLIMITED]
+
+
+def _group_usage() -> list[int]:
+    return _numbers("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
+
+
+def _numbers(*paths: str) -> list[int]:
+    found: list[int] = []
+    for path in paths:
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        found.append(int(text) if text.isdigit() else _UNLIMITED)
+    return found
+
+
+def _address_space() -> int:
+    """`ulimit -v`."""
+    if sys.platform == "win32":
+        return _UNLIMITED
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
