@@ -7,7 +7,7 @@ log-likelihood as surrogate and every token of an update weighing the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -22,8 +22,7 @@ from groupwise.rollouts.prompts import Fitted
 from groupwise.runs.folder import RunFolder
 from groupwise.tasks import Task, build_task
 from groupwise.training.build import Parts, fitted
-from groupwise.training.loop import Examination, trackers_of
-from groupwise.training.problems import Epochs
+from groupwise.training.course import Course
 from groupwise.training.reporter import Reporter
 from groupwise.types import Completion, Group, Problem, Rollout
 
@@ -31,7 +30,6 @@ from groupwise.types import Completion, Group, Problem, Rollout
 async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstrations: Sequence[Group]) -> None:
     """Train on demonstrations (see `demonstrated`), evaluate before, during and after."""
     recipe = parts.recipe
-    drawn = Epochs(demonstrations, recipe.seed)
     learner = Learner(
         parts.policy,
         LIKELIHOOD,
@@ -41,34 +39,18 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstration
         temperature=1.0,
         total_steps=recipe.sft.steps,
     )
-    trackers = trackers_of(parts, run, reporter)
-    examination = Examination(parts, EmbeddedEngine(parts.policy, recipe.engine.max_rows), run, reporter, trackers)
-    size, history = recipe.sft.rows_per_step, list[dict[str, float]]()
+    engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
+    course = Course(parts, run, reporter, learner=learner, engine=engine, items=demonstrations, total=recipe.sft.steps)
 
-    def state_at(step: int) -> TrainerState:
-        return TrainerState(step, recipe.sft.steps, drawn.epoch(max(step - 1, 0) * size), history)
+    async def one_step(state: TrainerState) -> Mapping[str, float]:
+        start = time.perf_counter()
+        update = await learner.update(course.draw(recipe.sft.rows_per_step), sampler_is_exact=True)
+        seconds = time.perf_counter() - start
+        known = ("loss", "entropy", "grad_norm", "learning_rate", "trained_tokens")
+        metrics = {name: value for name, value in update.metrics().items() if name in known}
+        return metrics | {"step_seconds": seconds, "tokens_per_second": metrics["trained_tokens"] / seconds}
 
-    reporter.started(recipe.sft.steps, "warm start")
-    try:
-        if recipe.evaluation.before:
-            await examination.hold("before", state_at(0))
-        for step in range(1, recipe.sft.steps + 1):
-            start = time.perf_counter()
-            update = await learner.update(drawn.batch((step - 1) * size, size), sampler_is_exact=True)
-            seconds = time.perf_counter() - start
-            known = ("loss", "entropy", "grad_norm", "learning_rate", "trained_tokens")
-            metrics = {name: value for name, value in update.metrics().items() if name in known}
-            metrics |= {"step_seconds": seconds, "tokens_per_second": metrics["trained_tokens"] / seconds}
-            run.metrics.append(step, metrics)
-            history.append({**metrics, "step": step, "epoch": state_at(step).epoch})
-            trackers.log(step, metrics)
-            reporter.step(metrics)
-            if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < recipe.sft.steps:
-                await examination.hold(f"step {step}", state_at(step))
-        await examination.hold("after", state_at(recipe.sft.steps))
-    finally:
-        trackers.close()
-        reporter.finished()
+    await course.follow("warm start", one_step)
 
 
 def demonstrated(parts: Parts, reporter: Reporter) -> list[Group]:

@@ -38,8 +38,9 @@ from groupwise.runs.trackers import check_installed
 from groupwise.tasks import Task
 from groupwise.training.build import Given, Parts, build
 from groupwise.training.evaluate import Evaluation
+from groupwise.training.examination import examiner_of
 from groupwise.training.given import Reward, recipe_of
-from groupwise.training.loop import examiner_of, train
+from groupwise.training.loop import train
 from groupwise.training.reporter import QuietReporter, RecordingReporter, Reporter
 from groupwise.training.sft import demonstrated, sft
 
