@@ -75,12 +75,19 @@ class Completion:
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """A completion and its grade. `reward` is the weighted sum of the parts; `None` means that no function graded it,
-    and such a rollout takes no part in its group's mean, std or gradient."""
+    and such a rollout takes no part in its group's mean, std or gradient. One that is `masked` counts in mean and std,
+    and trains nothing."""
 
     completion: Completion
     reward_parts: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
     reward: float | None = None
     advantage: float = 0.0
+    masked: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether its tokens can be part of the loss."""
+        return self.reward is not None and not self.masked
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def test_empty_recipe_says_what_to_add(desk):
             'algorithm."a b" = 1',
             'algorithm."a b": unknown setting. [algorithm] has preset, advantage, ratio, surrogate, weights, divergence, '
             "beta, clip_low, clip_high, kl_in, kl_ratio, beta_control, entropy, entropy_control, anchor, correction, "
-            "filters, settings",
+            "filters, selection, length_penalty, mask_truncated, settings",
         ),
     ],
 )

@@ -18,7 +18,9 @@ CLIPPED = {"ratio": "token", "surrogate": "clipped_ratio", "divergence": "k3", "
 EXPECTED = {
     "grpo": CLIPPED | {"advantage": "group_normalized", "weights": "sequence_mean", "clip_high": 0.2},
     "dr_grpo": CLIPPED | {"advantage": "group_centred", "weights": "fixed_length", "clip_high": 0.2},
-    "dapo": CLIPPED | {"advantage": "group_normalized", "weights": "token_mean", "clip_high": 0.28},
+    "dapo": CLIPPED
+    | {"advantage": "group_normalized", "weights": "token_mean", "clip_high": 0.28}
+    | {"selection": "dynamic_sampling", "length_penalty": "soft_overlong"},
 }
 DEFAULTS = {
     "kl_in": "loss",
@@ -29,6 +31,9 @@ DEFAULTS = {
     "anchor": "policy",
     "correction": None,
     "filters": [],
+    "selection": "everything",
+    "length_penalty": "none",
+    "mask_truncated": False,
     "settings": {},
 }
 
@@ -60,7 +65,7 @@ def test_the_tables_have_what_the_presets_name(preset):
 @pytest.mark.parametrize("preset", list(EXPECTED))
 def test_a_preset_is_its_entries(preset):
     algorithm = load_recipe(SOURCE, [f"algorithm.preset={preset}"]).recipe.algorithm
-    assert algorithm.model_dump() == {"preset": preset, **EXPECTED[preset], **DEFAULTS}
+    assert algorithm.model_dump() == {"preset": preset, **DEFAULTS, **EXPECTED[preset]}
 
 
 def test_no_preset_means_grpo():
@@ -74,8 +79,8 @@ def test_what_the_user_wrote_stays(desk, smallest):
     loaded = desk.load(smallest + '[algorithm]\npreset = "dapo"\nbeta = 0.04\n', "algorithm.clip_high=0.3")
     assert loaded.recipe.algorithm.model_dump() == {
         "preset": "dapo",
-        **EXPECTED["dapo"],
         **DEFAULTS,
+        **EXPECTED["dapo"],
         "beta": 0.04,
         "clip_high": 0.3,
     }

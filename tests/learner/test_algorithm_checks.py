@@ -166,6 +166,21 @@ def ungraded(rewards_QG):
 def one_short(rewards_QG):
     return [[0.0 for r in g[1:]] for g in rewards_QG]
 
+def greedy(rewards_QG, wanted, rounds):
+    return ([0, 2], 0 if rounds else wanted)
+
+def repeats(rewards_QG):
+    return ([0, 0], 0)
+
+def strangers(rewards_QG):
+    return ([99], 0)
+
+def undecided(rewards_QG):
+    return [0, 1]
+
+def flat_fee(lengths_QG):
+    return [[0.25 if length > 4 else 0.0 for length in lengths_G] for lengths_G in lengths_QG]
+
 CONSTANT = 3
 """
 
@@ -196,15 +211,33 @@ def test_weights_of_ones_own_and_a_module(tmp_path):
     assert algorithm.weights.name == "my_package.losses:squared"
 
 
+def test_a_selection_and_a_length_penalty_of_ones_own(tmp_path):
+    algorithm = own(tmp_path, selection="mine.py:greedy", length_penalty="mine.py:flat_fee", advantage="group_centred")
+    assert algorithm.selection(rewards_QG=[], wanted=3, rounds=0) == ([0, 2], 3)
+    # rewards 1 and 0, the first of them long: 0.75 and 0, the mean 0.375
+    assert algorithm.advantages(groups_of([[5, 4]], [[1.0, 0.0]])) == [[0.375, -0.375]]
+    # and the KL on top of it: 0.5 and 0
+    assert algorithm.advantages(groups_of([[5, 4]], [[1.0, 0.0]]), [[0.25, 0.0]]) == [[0.25, -0.25]]
+
+
+def test_what_takes_reward_functions_one_by_one_has_no_place_for_a_length_penalty(tmp_path):
+    with pytest.raises(RecipeError, match=r'length_penalty = "soft_overlong": advantage = "gdpo" looks at the reward'):
+        own(tmp_path, advantage="gdpo", length_penalty="soft_overlong")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"selection": "mine.py:undecided"}, r"gave \[0, 1\], which is not Choice\(kept, further\)"),
+        ({"selection": "mine.py:repeats"}, r"keeps \[0, 0\], which are not different places of 4 groups"),
+        ({"selection": "mine.py:strangers"}, r"keeps \[99\], which are not different places"),
+        ({"length_penalty": "mine.py:one_short"}, "which is not one number for each reward"),
         ({"surrogate": "mine.py:deaf"}, "gave a loss without gradient: it must depend on log_ratio_T or logprobs_T"),
         ({"surrogate": "mine.py:mean"}, r"gave \[\] where a tensor of shape \[6\] is needed"),
         ({"surrogate": "mine.py:broken"}, "which is not finite, on a small batch before the run"),
         ({"surrogate": "mine.py:stumbles"}, r"raised AttributeError: .*nonsense.* at .*mine.py:\d+, in stumbles"),
         ({"surrogate": "mine.py:wishful"}, 'surrogate = "mine.py:wishful" asks for critic_T, which there is not'),
-        ({"advantage": "mine.py:ungraded"}, "every advantage is a finite number, also where a reward is None"),
+        ({"advantage": "mine.py:ungraded"}, "all are finite numbers, also where a reward is None"),
         ({"advantage": "mine.py:one_short"}, "which is not one number for each reward"),
         ({"advantage": "mine.py:rankd"}, "mine.py has no function 'rankd'. It has: tempered, ranked"),
         ({"advantage": "mine.py:CONSTANT"}, "mine.py has no function 'CONSTANT'"),

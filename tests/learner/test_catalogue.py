@@ -29,12 +29,17 @@ def test_an_entry_by_hand():
 def test_every_entry_names_its_source_or_says_whose_it_is():
     without = {entry.name for kind in kinds() for entry in entries(kind) if not entry.papers}
     # of Schulman's note, of other systems, or of nobody
-    assert without == {"token_sum", "k1", "k2", "absolute", "k1_plus", "k3_plus", "absolute_plus", "fixed"}
+    assert without == {"token_sum", "k1", "k2", "absolute", "k1_plus", "k3_plus", "absolute_plus", "fixed", "none"}
     for preset in presets():
         assert "arXiv" in preset.about or preset.name == "bnpo"
 
 
 def test_a_preset_is_told_by_what_it_changes():
     by_name = {preset.name: preset for preset in presets()}
-    assert changed(by_name["dapo"]) == {"weights": "token_mean", "clip_high": 0.28}
+    assert changed(by_name["dapo"]) == {
+        "weights": "token_mean",
+        "clip_high": 0.28,
+        "selection": "dynamic_sampling",
+        "length_penalty": "soft_overlong",
+    }
     assert changed(by_name["grpo"]) == PRESETS["grpo"]

@@ -92,5 +92,8 @@ def _algorithm(parts: Parts) -> str:
     kl += " in the reward" if section.beta and section.kl_in == "reward" else ""
     more = [f"entropy x {section.entropy:g}"] if section.entropy else []
     more += [section.correction] if section.correction else []
+    more += [section.selection] if section.selection != "everything" else []
+    more += [section.length_penalty] if section.length_penalty != "none" else []
+    more += ["truncated ones masked"] if section.mask_truncated else []
     entries = (section.advantage, f"{surrogate.name}{clips}{level}", section.weights, kl, *more, *section.filters)
     return f"{section.preset}: {', '.join(entries)}"

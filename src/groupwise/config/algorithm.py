@@ -78,6 +78,12 @@ class AlgorithmSection(Section):
     """Factor on each token for the difference between sampler and learner; unset: none."""
     filters: list[str] = Field(default_factory=list[str])
     """Which tokens train: those that pass all of these."""
+    selection: str = "everything"
+    """Which groups of a step train, and how many further problems are sampled for that."""
+    length_penalty: str = "none"
+    """What a completion's length takes off its reward before completions are compared."""
+    mask_truncated: bool = False
+    """Completions that the token limit cut off count in their group's mean and std, and train nothing."""
     settings: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Settings of the entries above beside `clip_low` and `clip_high`, such as `{delta = 4.0}`."""
 

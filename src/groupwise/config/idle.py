@@ -9,6 +9,7 @@ from __future__ import annotations
 from groupwise.config.draft import COMMAND_LINE, Draft
 from groupwise.config.names import Name, dotted
 from groupwise.config.presets import PRESETS
+from groupwise.config.problems import ProblemsSection
 from groupwise.config.recipe import Recipe
 from groupwise.config.sections import AlgorithmSection, EvaluationSection, ReferenceSection
 
@@ -20,6 +21,12 @@ def note_idle(recipe: Recipe, draft: Draft) -> None:
         _note(draft, ("reference", "mix"), ("reference", "every"), "how far a moving reference goes, but it stays")
     if not evaluation.pass_at and evaluation.samples != EvaluationSection().samples:
         _note(draft, ("evaluation", "samples"), ("evaluation", "pass_at"), "how many to draw for pass@k, but none is")
+    if recipe.problems.order == "epochs":
+        for key, value in ProblemsSection().model_dump(exclude={"order"}).items():
+            if recipe.problems.model_dump()[key] != value:
+                _note(
+                    draft, ("problems", key), ("problems", "order"), "how to draw by difficulty, but none is looked at"
+                )
     algorithm, preset = recipe.algorithm, PRESETS[recipe.algorithm.preset]
     chosen = {"kl_in": algorithm.kl_in, "kl_ratio": algorithm.kl_ratio, "beta_control": algorithm.beta_control}
     for key, value in chosen.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from groupwise.config.problems import ProblemsSection
 from groupwise.config.sections import (
     AlgorithmSection,
     AnyTask,
@@ -45,6 +46,7 @@ class Recipe(Section):
     task: AnyTask
     rewards: list[RewardSection] = Field(default_factory=list[RewardSection])
     """Empty: the task's own rewards, where it has some."""
+    problems: ProblemsSection = ProblemsSection()
     sampling: SamplingSection = SamplingSection()
     engine: EngineSection = EngineSection()
     algorithm: AlgorithmSection

@@ -20,7 +20,9 @@ from groupwise.maths.controls import BETA_CONTROLS, ENTROPY_CONTROLS, Controlled
 from groupwise.maths.corrections import CORRECTIONS
 from groupwise.maths.divergences import DIVERGENCES
 from groupwise.maths.filters import FILTERS
+from groupwise.maths.length_penalties import LENGTH_PENALTIES
 from groupwise.maths.ratios import RATIOS
+from groupwise.maths.selections import SELECTIONS, Choice
 from groupwise.maths.surrogates import SURROGATES
 from groupwise.maths.tables import Bound, Table, bind, bind_function, settings_of
 from groupwise.maths.weights import WEIGHTS
@@ -38,6 +40,8 @@ TABLES: tuple[Table[Any], ...] = (
     FILTERS,
     BETA_CONTROLS,
     ENTROPY_CONTROLS,
+    SELECTIONS,
+    LENGTH_PENALTIES,
 )
 """All there is to choose from."""
 
@@ -59,6 +63,8 @@ class Algorithm:
     filters: tuple[Bound[Tensor], ...]
     beta_control: Bound[Controlled]
     entropy_control: Bound[Controlled]
+    selection: Bound[Choice]
+    length_penalty: Bound[list[list[float]]]
     reward_weights: Mapping[str, float] = field(default_factory=dict[str, float])
     """Of the reward functions by name; empty: 1 for each."""
 
@@ -89,6 +95,8 @@ class Algorithm:
             filters=tuple(entry(FILTERS, name) for name in section.filters),
             beta_control=entry(BETA_CONTROLS, section.beta_control),
             entropy_control=entry(ENTROPY_CONTROLS, section.entropy_control),
+            selection=entry(SELECTIONS, section.selection),
+            length_penalty=entry(LENGTH_PENALTIES, section.length_penalty),
         )
         algorithm._check()
         return algorithm
@@ -97,20 +105,21 @@ class Algorithm:
         self, groups: Sequence[Group], penalties_QG: Sequence[Sequence[float]] | None = None
     ) -> list[list[float]]:
         """One number for each rollout. `penalties_QG` are taken off the rewards before: the KL, where it stands there.
+        So is what the length costs.
 
         Example: a group with the rewards 1 and 0 under `group_centred` has `[[0.5, -0.5]]`.
         """
         rewards_QG = [group.rewards_G for group in groups]
-        if penalties_QG is not None:
-            rewards_QG = [
-                [None if reward is None else reward - penalty for reward, penalty in zip(*group, strict=True)]
-                for group in zip(rewards_QG, penalties_QG, strict=True)
-            ]
+        lengths_QG = [[len(rollout.completion.token_ids) for rollout in group.rollouts] for group in groups]
+        length_QG = self.length_penalty(rewards_QG=rewards_QG, lengths_QG=lengths_QG)
+        for taken_QG in (length_QG, penalties_QG or []):
+            if any(map(any, taken_QG)):
+                rewards_QG = [_less(*group) for group in zip(rewards_QG, taken_QG, strict=True)]
         parts_QG = [[rollout.reward_parts for rollout in group.rollouts] for group in groups]
         names = (name for parts_G in parts_QG for parts in parts_G for name in parts)
         return self.advantage(
             rewards_QG=rewards_QG,
-            lengths_QG=[[len(rollout.completion.token_ids) for rollout in group.rollouts] for group in groups],
+            lengths_QG=lengths_QG,
             parts_QG=parts_QG,
             reward_weights=self.reward_weights or dict.fromkeys(names, 1.0),
         )
@@ -156,7 +165,7 @@ class Algorithm:
     def _entries(self) -> Iterator[Bound[Any]]:
         yield from (self.advantage, self.ratio, self.surrogate, self.weights, self.divergence)
         yield from (self.correction,) if self.correction is not None else ()
-        yield from (*self.filters, self.beta_control, self.entropy_control)
+        yield from (*self.filters, self.beta_control, self.entropy_control, self.selection, self.length_penalty)
 
     def _check(self) -> None:
         """Entries that do not go together, and settings that nothing takes."""
@@ -167,11 +176,17 @@ class Algorithm:
                 f'"{self.surrogate.name}" takes the corrections of single tokens into a ratio of its own. Choose one '
                 'by token, such as "token_truncate"'
             )
-        if self.kl_in_reward and self.advantage.takes("parts_QG"):
-            raise RecipeError(
-                f'algorithm.kl_in = "reward": advantage = "{self.advantage.name}" looks at the reward functions one by '
-                'one, and the KL is none of them. Set kl_in = "loss"'
-            )
+        if self.advantage.takes("parts_QG"):
+            one_by_one = f'advantage = "{self.advantage.name}" looks at the reward functions one by one, and'
+            if self.kl_in_reward:
+                raise RecipeError(
+                    f'algorithm.kl_in = "reward": {one_by_one} the KL is none of them. Set kl_in = "loss"'
+                )
+            if self.length_penalty.name != "none":
+                raise RecipeError(
+                    f'algorithm.length_penalty = "{self.length_penalty.name}": {one_by_one} the penalty is none of '
+                    'them. Set length_penalty = "none" and penalise the length with a reward function'
+                )
         used = {setting for bound in self._entries() for setting in bound.settings}
         preset = PRESETS[self.section.preset]
         for name in ("clip_low", "clip_high"):
@@ -180,6 +195,10 @@ class Algorithm:
         for name, value in self.section.settings.items():
             if name not in used and value not in (default for default, _ in _defaults(name)):
                 raise RecipeError(f"algorithm.settings.{name}: {_unused(name)} Drop it")
+
+
+def _less(rewards_G: Sequence[float | None], taken_G: Sequence[float]) -> list[float | None]:
+    return [None if reward is None else reward - taken for reward, taken in zip(rewards_G, taken_G, strict=True)]
 
 
 def _defaults(setting: str) -> list[tuple[Any, str]]:

@@ -13,7 +13,7 @@ from groupwise.types import Group
 
 
 def draws_of(groups: Sequence[Group], step: int) -> Tensor:
-    """Numbers between 0 and 1 for the completion tokens of all graded rollouts, in order; others at every step.
+    """Numbers between 0 and 1 for the completion tokens of all rollouts that train, in order; others at every step.
 
     Example: the third token of the second completion of problem "p7" draws the same number in step 5, whoever else is
     there.
@@ -22,7 +22,7 @@ def draws_of(groups: Sequence[Group], step: int) -> Tensor:
         np.random.default_rng(_seed(group.problem.id, branch, step)).random(len(rollout.completion.token_ids))
         for group in groups
         for branch, rollout in enumerate(group.rollouts)
-        if rollout.reward is not None
+        if rollout.trains
     ]
     return torch.from_numpy(np.concatenate([np.empty(0), *numbers]))
 

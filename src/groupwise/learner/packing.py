@@ -71,9 +71,9 @@ def pack(
 ) -> list[MicroBatch]:
     """The micro-batches of one update. `dtype` is that of the loss.
 
-    Ungraded rollouts (`reward is None`) train nothing: they count as empty. With `skip_silent` rollouts of advantage
-    0 count in the weights but are not computed, since no term of the loss needs them. A group that alone is over the
-    budget is cut between branches, each piece with the prompt again.
+    Rollouts that were not graded, or are masked, train nothing: they count as empty. With `skip_silent` rollouts of
+    advantage 0 count in the weights but are not computed, since no term of the loss needs them. A group that alone is
+    over the budget is cut between branches, each piece with the prompt again.
     """
     branches = list(_branches(groups, first_place))
     lengths_R = torch.tensor([len(branch.token_ids) for branch in branches], dtype=torch.long)
@@ -88,17 +88,15 @@ def pack(
 
 
 def trained_tokens(groups: Sequence[Group]) -> int:
-    """Completion tokens of all graded rollouts: how many places there are."""
-    graded = (rollout for group in groups for rollout in group.rollouts if rollout.reward is not None)
-    return sum(len(rollout.completion.token_ids) for rollout in graded)
+    """Completion tokens of all rollouts that train: how many places there are."""
+    return sum(len(rollout.completion.token_ids) for group in groups for rollout in group.rollouts if rollout.trains)
 
 
 def _branches(groups: Sequence[Group], place: int) -> Iterator[_Branch]:
     for index, group in enumerate(groups):
         for rollout in group.rollouts:
-            graded = rollout.reward is not None
-            token_ids = rollout.completion.token_ids if graded else ()
-            logprobs = rollout.completion.logprobs if graded else ()
+            token_ids = rollout.completion.token_ids if rollout.trains else ()
+            logprobs = rollout.completion.logprobs if rollout.trains else ()
             yield _Branch(group.prompt_ids, token_ids, logprobs, rollout.advantage, index, place)
             place += len(token_ids)
 

@@ -48,6 +48,8 @@ def probe(log_ratios: Sequence[float] = (0.0, 0.1, -0.2, 0.05, 0.4, -0.3), advan
         "coefficient": 0.1,
         "observed": 0.2,
         "rollouts": 3,
+        "wanted": 3,
+        "rounds": 1,
     }
 
 
@@ -78,8 +80,10 @@ def check(bound: Bound[Any]) -> None:
 
 
 def _complaint(kind: str, given: object, data: dict[str, Any]) -> str | None:
-    if kind == "advantage":
+    if kind in ("advantage", "length_penalty"):
         return _about_lists(given, data["rewards_QG"])
+    if kind == "selection":
+        return _about_choice(given, len(data["rewards_QG"]))
     if kind.endswith("control"):
         pair = cast("Sequence[object]", given) if isinstance(given, tuple) else ()
         return None if len(pair) == 2 and all(map(_is_finite, pair)) else "did not give two finite numbers"
@@ -102,7 +106,19 @@ def _about_lists(given: object, rewards_QG: list[list[float | None]]) -> str | N
     if not isinstance(given, list) or [len(group) for group in lists] != [len(group) for group in rewards_QG]:
         return f"gave {given!r}, which is not one number for each reward of {rewards_QG}"
     if not all(_is_finite(value) for group in lists for value in group):
-        return f"gave {given!r} for {rewards_QG}: every advantage is a finite number, also where a reward is None"
+        return f"gave {given!r} for {rewards_QG}: all are finite numbers, also where a reward is None"
+    return None
+
+
+def _about_choice(given: object, groups: int) -> str | None:
+    kept, further = (
+        cast("tuple[object, object]", given) if isinstance(given, tuple) and len(given) == 2 else (None, None)
+    )
+    if not isinstance(kept, list) or not isinstance(further, int):
+        return f"gave {given!r}, which is not Choice(kept, further): a list of places and a number"
+    places = cast("list[object]", kept)
+    if len(set(places)) < len(places) or not all(isinstance(place, int) and 0 <= place < groups for place in places):
+        return f"keeps {places}, which are not different places of {groups} groups"
     return None
 
 

@@ -9,6 +9,8 @@ What a recipe chooses from, one table each; every entry names the data and the s
 - `divergences`  logprobs and reference logprobs -> KL per token
 - `corrections`  log(old policy / sampler) -> factor per token; how large it is: `mismatch`
 - `filters`      anything -> which tokens train at all
+- `selections`   rewards of all groups so far -> which of them train, how many more to sample
+- `length_penalties`  lengths -> what they take off the rewards
 - `controls`     a coefficient and what it controls -> the next coefficient
 
 Below them: `sequences` (sums over completions, ratios without overflow) and `logprobs` (features and the head ->
@@ -18,5 +20,6 @@ The loss of an update, whatever the variant, is one sum over its tokens, so any 
 
     sum over T of weight_R[rollout_T] * (filter_T * correction_T * surrogate_T + beta * divergence_T)
 
-Import from the modules: advantages, controls and tables need no torch, and this file imports nothing, to keep it so.
+Import from the modules: advantages, selections, length_penalties, controls and tables need no torch, and this file
+imports nothing, to keep it so.
 """

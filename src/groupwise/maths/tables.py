@@ -39,6 +39,8 @@ class Bounds(NamedTuple):
 Positive: TypeAlias = Annotated[float, Bounds(above=0)]
 NotNegative: TypeAlias = Annotated[float, Bounds(at_least=0)]
 Share: TypeAlias = Annotated[float, Bounds(at_least=0, at_most=1)]
+Fraction: TypeAlias = Annotated[float, Bounds(above=0, at_most=1)]
+Multiple: TypeAlias = Annotated[float, Bounds(at_least=1)]
 Count: TypeAlias = Annotated[int, Bounds(at_least=1)]
 Pair: TypeAlias = tuple[float, float]
 """Two numbers; `[2.0, 3.0]` in a recipe."""

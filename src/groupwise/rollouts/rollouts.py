@@ -39,9 +39,10 @@ class Rollouts:
         self._prompt_ids = prompt_ids
         self._seed = seed
 
-    async def sample(self, problems: Sequence[Problem], step: int) -> list[Group]:
-        """A group per problem. The same problem drawn twice in a step gets two different groups."""
-        drawn: Counter[str] = Counter()
+    async def sample(self, problems: Sequence[Problem], step: int, before: Sequence[Group] = ()) -> list[Group]:
+        """A group per problem. The same problem drawn twice in a step gets two different groups: `before` are those of
+        the same step that were sampled already."""
+        drawn = Counter(group.problem.id for group in before)
         calls = []
         for problem in problems:
             first = drawn[problem.id] * self._group_size

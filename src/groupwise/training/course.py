@@ -5,8 +5,7 @@ Evaluations before, during and after; everything written down as it happens.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
 
 from groupwise.engines.engine import Engine
 from groupwise.learner.learner import Learner
@@ -15,20 +14,18 @@ from groupwise.runs.folder import RunFolder
 from groupwise.runs.trackers import Trackers, open_trackers
 from groupwise.training.build import Parts
 from groupwise.training.examination import Examination
-from groupwise.training.problems import Epochs
+from groupwise.training.problems import Supply
 from groupwise.training.reporter import Reporter
 from groupwise.training.state import RunState
-
-Item = TypeVar("Item")
 
 OneStep = Callable[[TrainerState], Awaitable[Mapping[str, float]]]
 """Does the step that it is given and returns what was measured."""
 
 
-class Course(Generic[Item]):
-    """One run on its way. `items` are what steps draw from, `total` is how many steps there are.
+class Course:
+    """One run on its way. `supply` is what steps draw from, `total` is how many steps there are.
 
-    Example: `await Course(parts, run, reporter, learner=learner, engine=engine, items=problems, total=200).follow(
+    Example: `await Course(parts, run, reporter, learner=learner, engine=engine, supply=problems, total=200).follow(
     "training", one_step)`
     """
 
@@ -40,21 +37,15 @@ class Course(Generic[Item]):
         *,
         learner: Learner,
         engine: Engine,
-        items: Sequence[Item],
+        supply: Supply,
         total: int,
     ) -> None:
         self.parts, self.run, self.reporter, self.learner = parts, run, reporter, learner
         self.state = RunState()
-        self._epochs = Epochs(items, parts.recipe.seed)
+        self._supply = supply
         self._total = total
         self._trackers = trackers_of(parts, run, reporter)
         self._examination = Examination(parts, engine, run, reporter, self._trackers)
-
-    def draw(self, count: int) -> list[Item]:
-        """The next items of the endless sequence of epochs."""
-        items = self._epochs.batch(self.state.drawn, count)
-        self.state.drawn += count
-        return items
 
     def tell_once(self, about: str, words: str | None) -> None:
         """Say something that holds from now on, the first time that it is so."""
@@ -81,11 +72,12 @@ class Course(Generic[Item]):
 
     def _trainer_state(self, step: int) -> TrainerState:
         """What reward functions are told about how far training is."""
-        return TrainerState(step, self._total, self._epochs.epoch(self.state.drawn), self.state.history)
+        return TrainerState(step, self._total, self._supply.epoch, self.state.history)
 
     def _note(self, state: TrainerState, metrics: Mapping[str, float]) -> None:
         """A step is done."""
         step = self.state.step = state.global_step
+        self.state.supply = self._supply.state()
         self.run.metrics.append(step, metrics)
         self.state.history.append({**metrics, "step": step, "epoch": state.epoch})
         self._trackers.log(step, metrics)

@@ -12,6 +12,7 @@ from groupwise.rollouts.rollouts import Rollouts
 from groupwise.runs.folder import RunFolder
 from groupwise.training.build import Parts, sampling_of
 from groupwise.training.course import Course
+from groupwise.training.problems import problems_of
 from groupwise.training.report import StepReport, about_ungraded
 from groupwise.training.reporter import Reporter
 from groupwise.training.step import grpo_step
@@ -22,14 +23,14 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
     recipe = parts.recipe
     engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
     learner, rollouts = learner_of(parts), rollouts_of(parts, engine)
-    course = Course(
-        parts, run, reporter, learner=learner, engine=engine, items=parts.train.problems, total=recipe.train.steps
-    )
+    problems = problems_of(recipe.problems, parts.train.problems, recipe.seed)
+    course = Course(parts, run, reporter, learner=learner, engine=engine, supply=problems, total=recipe.train.steps)
 
     async def one_step(state: TrainerState) -> Mapping[str, float]:
         report, step = StepReport(), state.global_step
         groups = await grpo_step(
-            course.draw(recipe.train.prompts_per_step),
+            problems,
+            recipe.train.prompts_per_step,
             rollouts=rollouts,
             learner=learner,
             algorithm=parts.algorithm,

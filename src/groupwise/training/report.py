@@ -57,6 +57,18 @@ class StepReport:
                 self._metrics[f"rewards/{name}/mean"] = fmean(parts)
                 self._metrics[f"rewards/{name}/std"] = stdev(parts) if len(parts) > 1 else 0.0
 
+    def observe_selection(self, groups: Sequence[Group], dropped: Sequence[Group], rounds: int) -> None:
+        """What choosing among groups cost: rounds of sampling, groups sampled, and the shares of groups and of tokens
+        that were sampled and then dropped."""
+        tokens = [sum(len(r.completion.token_ids) for r in group.rollouts) for group in groups]
+        wasted = sum(len(r.completion.token_ids) for group in dropped for r in group.rollouts)
+        self._metrics |= {
+            "selection/rounds": float(rounds),
+            "selection/groups": float(len(groups)),
+            "selection/dropped": len(dropped) / len(groups),
+            "selection/dropped_tokens": wasted / max(sum(tokens), 1),
+        }
+
     def observe_update(self, update: UpdateReport) -> None:
         """Loss, gradient norm, ratios, KL."""
         self._metrics |= update.metrics()

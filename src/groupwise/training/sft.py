@@ -23,6 +23,7 @@ from groupwise.runs.folder import RunFolder
 from groupwise.tasks import Task, build_task
 from groupwise.training.build import Parts, fitted
 from groupwise.training.course import Course
+from groupwise.training.problems import InOrder
 from groupwise.training.reporter import Reporter
 from groupwise.types import Completion, Group, Problem, Rollout
 
@@ -40,11 +41,12 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstration
         total_steps=recipe.sft.steps,
     )
     engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
-    course = Course(parts, run, reporter, learner=learner, engine=engine, items=demonstrations, total=recipe.sft.steps)
+    supply = InOrder(demonstrations, recipe.seed)
+    course = Course(parts, run, reporter, learner=learner, engine=engine, supply=supply, total=recipe.sft.steps)
 
     async def one_step(state: TrainerState) -> Mapping[str, float]:
         start = time.perf_counter()
-        update = await learner.update(course.draw(recipe.sft.rows_per_step), sampler_is_exact=True)
+        update = await learner.update(supply.next(recipe.sft.rows_per_step), sampler_is_exact=True)
         seconds = time.perf_counter() - start
         known = ("loss", "entropy", "grad_norm", "learning_rate", "trained_tokens")
         metrics = {name: value for name, value in update.metrics().items() if name in known}

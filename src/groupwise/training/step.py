@@ -9,12 +9,15 @@ from groupwise.learner.algorithm import Algorithm
 from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
 from groupwise.rollouts.rollouts import Rollouts
+from groupwise.training.problems import Problems
 from groupwise.training.report import StepReport
-from groupwise.types import Group, Problem
+from groupwise.training.selection import masked, select
+from groupwise.types import Group
 
 
 async def grpo_step(
-    problems: Sequence[Problem],
+    problems: Problems,
+    wanted: int,
     *,
     rollouts: Rollouts,
     learner: Learner,
@@ -22,19 +25,23 @@ async def grpo_step(
     state: TrainerState,
     report: StepReport,
 ) -> list[Group]:
-    """Sample G rollouts per problem, compare each with its group, move the policy. A group is never torn apart."""
-    with report.timed("sample"):
-        groups = await rollouts.sample(problems, state.global_step)  # {o_1 .. o_G} ~ pi_old(. | q)
-    with report.timed("grade"):
-        groups = await rollouts.grade(groups, state, report.graded)  # r_i = R(q, o_i)
+    """Sample G rollouts per problem, compare each with its group, move the policy. A group is never torn apart.
+
+    Returns all groups that were sampled; those that the algorithm dropped have no advantages.
+    """
+    # {o_1 .. o_G} ~ pi_old(. | q), r_i = R(q, o_i), for `wanted` problems, or until so many groups say something
+    selected = await select(problems, wanted, rollouts=rollouts, algorithm=algorithm, state=state, report=report)
+    groups = selected.training
     penalties = learner.penalties(groups, sampler_is_exact=rollouts.engine.exact)  # beta KL, where it is in r_i
     groups = with_advantages(groups, algorithm, penalties)  # A_i = (r_i - mean r) / std r
-    report.observe_groups(groups)
+    groups = masked(groups, algorithm)
+    sampled = selected.trained(groups)
+    report.observe_groups(sampled)
     with report.timed("learn"):
         report.observe_update(await learner.update(groups, sampler_is_exact=rollouts.engine.exact))  # max J, mu times
     with report.timed("sync"):
         await rollouts.engine.load_weights(learner.weights())  # pi_old <- pi_theta
-    return groups
+    return sampled
 
 
 def with_advantages(
