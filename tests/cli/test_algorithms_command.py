@@ -14,10 +14,7 @@ def test_every_preset_and_what_it_changes(groupwise, monkeypatch):
     assert [line.split()[0] for line in ended.out.splitlines() if line[:1].strip()][: len(PRESETS)] == list(PRESETS)
     lines = ended.out.splitlines()
     place = next(i for i, line in enumerate(lines) if line.startswith("dapo "))
-    changed = (
-        'weights = "token_mean", clip_high = 0.28, selection = "dynamic_sampling", length_penalty = "soft_overlong"'
-    )
-    assert " ".join(line.strip() for line in lines[place + 3 : place + 5]) == changed
+    assert lines[place + 3].strip() == 'weights = "token_mean", clip_high = 0.28, selection = "dynamic_sampling"'
     assert max(map(len, lines)) <= 100
 
 

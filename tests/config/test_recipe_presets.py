@@ -20,7 +20,7 @@ EXPECTED = {
     "dr_grpo": CLIPPED | {"advantage": "group_centred", "weights": "fixed_length", "clip_high": 0.2},
     "dapo": CLIPPED
     | {"advantage": "group_normalized", "weights": "token_mean", "clip_high": 0.28}
-    | {"selection": "dynamic_sampling", "length_penalty": "soft_overlong"},
+    | {"selection": "dynamic_sampling"},
 }
 DEFAULTS = {
     "kl_in": "loss",

@@ -40,6 +40,5 @@ def test_a_preset_is_told_by_what_it_changes():
         "weights": "token_mean",
         "clip_high": 0.28,
         "selection": "dynamic_sampling",
-        "length_penalty": "soft_overlong",
     }
     assert changed(by_name["grpo"]) == PRESETS["grpo"]

@@ -53,11 +53,10 @@ ALL_PRESETS = (
     _preset(
         "dapo",
         "every token counts the same, the ratio may rise further than it may fall, groups that say nothing are "
-        "replaced, and very long completions lose reward; arXiv 2503.14476",
+        "replaced (its soft_overlong is a length_penalty of its own); arXiv 2503.14476",
         weights="token_mean",
         clip_high=0.28,
         selection="dynamic_sampling",
-        length_penalty="soft_overlong",
     ),
     _preset("bnpo", "GRPO with every token counting the same, as TRL's bnpo", weights="token_mean"),
     _preset(
