@@ -9,6 +9,7 @@ from groupwise.engines.cache import BranchCache
 from groupwise.engines.choice import choose_decoder
 from groupwise.engines.decoders import PlainDecoder, RereadingDecoder, TrunkAndBranchDecoder
 from groupwise.engines.fused import FusedDecoder
+from groupwise.engines.native import NativeDecoder
 from groupwise.types import Sampling
 
 CALLS = [(tokens(length, i), 3, Sampling(max_new_tokens=9), range(3)) for i, length in enumerate((5, 8, 8))]
@@ -24,7 +25,7 @@ def is_right(policy, name):
 @pytest.mark.parametrize(
     ("name", "decoder"),
     [
-        ("qwen2", FusedDecoder),
+        ("qwen2", NativeDecoder),
         ("gemma3", TrunkAndBranchDecoder),
         ("mamba", PlainDecoder),
         ("diffllama", PlainDecoder),
@@ -48,7 +49,7 @@ def test_the_choice_is_made_once_for_an_engine(caplog):
     assert len(caplog.records) == 1
 
 
-def test_positions_that_are_off_by_one(monkeypatch):
+def test_positions_that_are_off_by_one(monkeypatch, by_torch):
     right = BranchCache.positions.fget
     monkeypatch.setattr(BranchCache, "positions", property(lambda self: right(self) + 1))
     policy = policy_of("llama")

@@ -11,6 +11,7 @@ from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.types import Sampling
 from toys import ids_of
 
+pytestmark = pytest.mark.usefixtures("by_torch")
 SHORT = Sampling(max_new_tokens=5)
 
 

@@ -17,6 +17,8 @@ from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.engines.fused import FusedDecoder, UnfitError
 from groupwise.types import Sampling
 
+pytestmark = pytest.mark.usefixtures("by_torch")
+
 FIT = ["qwen2", "llama", "llama, dynamic rope", "mistral", "mistral, long window", "smollm3"]
 CALLS = [
     (tokens(length, i), 3, Sampling(max_new_tokens=12, temperature=0.8), range(3))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from groupwise.engines.decoders import Decoder, PlainDecoder, RereadingDecoder, TrunkAndBranchDecoder
 from groupwise.engines.fused import FusedDecoder, UnfitError
+from groupwise.engines.native import NativeDecoder
 from groupwise.models.policy import Policy
 from groupwise.models.selfcheck import differs, probe
 from groupwise.models.trees import Tree
@@ -27,12 +28,13 @@ MakeDecoder: TypeAlias = Callable[[Policy], Decoder]
 
 def choose_decoder(policy: Policy) -> MakeDecoder:
     """The fastest that is proven. That there is nothing but the one without a cache is said in one line."""
-    with_cache = [FusedDecoder, TrunkAndBranchDecoder] if policy.attention == "trunk_and_branch" else [PlainDecoder]
+    trunk_and_branch: list[MakeDecoder] = [NativeDecoder, FusedDecoder, TrunkAndBranchDecoder]
+    with_cache = trunk_and_branch if policy.attention == "trunk_and_branch" else [PlainDecoder]
     why = ""
     for make in with_cache:
         if not (why := _fails(make, policy)):
             return make
-        log.debug("%s: no %s: %s", type(policy.model).__name__, make.__name__, why)
+        log.debug("%s: no %s: %s", type(policy.model).__name__, make, why)
     log.warning("%s reads every completion anew for each token, which is slow: %s", type(policy.model).__name__, why)
     return RereadingDecoder
 

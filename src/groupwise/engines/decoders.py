@@ -20,7 +20,7 @@ class Decoder(Protocol):
     """Keeps whatever the model needs to go on with every row."""
 
     def refresh(self) -> None:
-        """The weights may have changed. Called before each batch."""
+        """The weights may have changed since it was made or last refreshed. Called before each further batch."""
         ...
 
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
@@ -68,15 +68,19 @@ class TrunkAndBranchDecoder:
 
     def admit(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
         """See `Decoder`."""
+        trunks, logits = self._read(prompts)
+        self._cache.admit(trunks, rows)
+        return logits.repeat_interleave(torch.tensor(rows, device=self._policy.device), 0)
+
+    def _read(self, prompts: Sequence[Sequence[int]]) -> tuple[dict[nn.Module, list[tuple[Tensor, Tensor]]], Tensor]:
+        """Keys and values by layer and prompt [1, kv heads, tokens, dim], and the logits behind each prompt."""
         trunks: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
         packed = PackedTrees.of([Tree(tuple(prompt)) for prompt in prompts], self._policy.device)
         layout = PackedLayout(packed, lambda layer, _, k, v: trunks.setdefault(layer, []).append((k, v)))
         features = self._run(packed.ids, packed.positions, layout)[0]
         self._windows |= dict(layout.heard)
         last = torch.tensor([span.trunk.stop - 1 for span in packed.spans], device=self._policy.device)
-        self._cache.admit(trunks, rows)
-        repeats = torch.tensor(rows, device=self._policy.device)
-        return self._policy.head(features[last]).repeat_interleave(repeats, 0)
+        return trunks, self._policy.head(features[last])
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """See `Decoder`."""

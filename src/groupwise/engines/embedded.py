@@ -128,7 +128,8 @@ class EmbeddedEngine:
         made_for = (attention, self._policy.head, *map(id, self._policy.model.parameters()))
         if made_for != self._made_for:
             self._decoder, self._made_for = self._proven[attention](self._policy), made_for
-        self._decoder.refresh()
+        else:
+            self._decoder.refresh()
 
     def _admit(self) -> None:
         free = self._max_rows - len(self._rows)

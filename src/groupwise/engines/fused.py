@@ -56,12 +56,7 @@ class FusedDecoder(TrunkAndBranchDecoder):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._base = cast(Any, policy.model.base_model)
-        weights = list(policy.model.parameters())
-        if sum(x.numel() * x.element_size() for x in weights) > LARGEST:
-            raise UnfitError("the copy would be large")
-        rope = policy.model.config.get_text_config().to_dict().get("rope_parameters") or {}
-        if "llama_4_scaling_beta" in rope:
-            raise UnfitError("it scales queries by their position, which a short probe does not show")
+        check_copyable(policy)
         try:
             self.refresh()
         except (AttributeError, TypeError, RuntimeError) as error:
@@ -101,28 +96,44 @@ class FusedDecoder(TrunkAndBranchDecoder):
         return _linear(F.silu(gate) * up, layer.down, onto=x)
 
 
+def check_copyable(policy: Policy) -> None:
+    """Refuse what a copy of the weights is no good for, and what a short probe would not show."""
+    if sum(x.numel() * x.element_size() for x in policy.model.parameters()) > LARGEST:
+        raise UnfitError("the copy would be large")
+    rope = policy.model.config.get_text_config().to_dict().get("rope_parameters") or {}
+    if "llama_4_scaling_beta" in rope:
+        raise UnfitError("it scales queries by their position, which a short probe does not show")
+
+
 def _layer(layer: Any) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    if not isinstance(mlp.act_fn, nn.SiLU) and type(mlp.act_fn).__name__ != "SiLUActivation":
+    if not is_silu(mlp.act_fn):
         raise UnfitError(f"its activation is {type(mlp.act_fn).__name__}")
     norms = layer.input_layernorm, layer.post_attention_layernorm
     dim, scale = int(attention.head_dim), float(attention.scaling)
-    (q, q_bias), (k, k_bias), (v, v_bias) = (_matrix(x) for x in (attention.q_proj, attention.k_proj, attention.v_proj))
+    (q, q_bias), (k, k_bias), (v, v_bias) = (
+        matrix_of(x) for x in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
     q, q_bias = q * scale, None if q_bias is None else q_bias * scale
     inward = torch.cat([q, k, v, _turned(q, dim), _turned(k, dim)])
     biases = [q_bias, k_bias, v_bias, *(None if b is None else _turned(b, dim) for b in (q_bias, k_bias))]
-    gate_up = [_matrix(mlp.gate_proj), _matrix(mlp.up_proj)]
+    gate_up = [matrix_of(mlp.gate_proj), matrix_of(mlp.up_proj)]
     return _Layer(
         attention=attention,
         floors=(_floor(norms[0]), _floor(norms[1])),
         inward=_prepared(inward, biases, norms[0]),
-        outward=_prepared(*_as_list(_matrix(attention.o_proj))),
+        outward=_prepared(*_as_list(matrix_of(attention.o_proj))),
         gate_up=_prepared(torch.cat([w for w, _ in gate_up]), [b for _, b in gate_up], norms[1]),
-        down=_prepared(*_as_list(_matrix(mlp.down_proj))),
+        down=_prepared(*_as_list(matrix_of(mlp.down_proj))),
     )
 
 
-def _matrix(module: Any) -> tuple[Tensor, Tensor | None]:
+def is_silu(activation: object) -> bool:
+    """Whether it is x sigmoid(x)."""
+    return isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation"
+
+
+def matrix_of(module: Any) -> tuple[Tensor, Tensor | None]:
     """Weight [out, in] and bias, with what active adapters add."""
     if isinstance(module, nn.Linear):
         return module.weight, module.bias
@@ -131,7 +142,10 @@ def _matrix(module: Any) -> tuple[Tensor, Tensor | None]:
         raise UnfitError("in 16 bits a small adapter would be rounded away beside the weight that it is added to")
     weight = base.weight.clone()
     idle = module.merged or module.disable_adapters
-    for name in () if idle else set(module.active_adapters) & set(module.lora_A):
+    active = set[str]() if idle else set(module.active_adapters)
+    if active & set(module.lora_magnitude_vector):
+        raise UnfitError("the magnitudes of DoRA are not part of what an adapter adds")
+    for name in active & set(module.lora_A):
         weight += module.get_delta_weight(name).to(weight.dtype)
     return weight, base.bias
 

@@ -1,0 +1,351 @@
+/* One decode step of a pre-norm decoder with RMSNorm, rotary positions and a gated SiLU, in fp32, for all rows at once.
+ *
+ * Weights, keys and values stand in *panels*, blocks of PANEL columns, [columns / PANEL][depth][PANEL], so that every
+ * product here is the same small kernel: a few rows times one panel, accumulated in registers.
+ *
+ * Keys and values live in *pages* of PANEL tokens: [kv heads][dim][PANEL] keys, then [kv heads][dim / PANEL][PANEL]
+ * [PANEL] values (token by token within a panel of dimensions), layer after layer. A prompt's pages belong to its slot
+ * and are read by all of its rows together; each row has pages of its own for what it has drawn.
+ *
+ * The caller, pages.py and native.py, owns all memory. Nothing here allocates, and every index comes from there.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define TILE 8
+#elif defined(__AVX__)
+#define LANES 8
+#define TILE 6
+#else
+#define LANES 4
+#define TILE 8
+#endif
+#define PANEL 32
+#define PARTS (PANEL / LANES)
+#define AHEAD 16 /* rows of a panel that are fetched before they are needed */
+#define CHUNK 8 /* rows of a slot that attend together */
+#define UNROLL _Pragma("GCC unroll 8")
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+
+typedef struct {
+    const float *norm, *inward, *inward_bias, *query_norm, *key_norm, *outward, *outward_bias;
+    const float *mlp_norm, *gate, *up, *gate_bias, *up_bias, *down, *down_bias;
+    int64_t window; /* 0: none */
+} Layer;
+
+typedef struct {
+    int64_t layers, dim, heads, kv_heads, head_dim, inner, threads;
+    float eps, scale;
+    const Layer *layer;
+    const float *norm, *embedding, *cos, *sin; /* cos, sin: [position][head_dim] */
+} Model;
+
+typedef struct {
+    int64_t rows, slots, trunk_stride, branch_stride, last_position;
+    const int64_t *tokens, *first_row;               /* first_row: [slots + 1] */
+    const int64_t *trunk_lengths, *branch_lengths;   /* before this step */
+    float *const *trunk_pages, *const *branch_pages; /* [slots][trunk_stride], [rows][branch_stride] */
+    const int64_t *slot_of;                          /* [rows] */
+    float *work;                                     /* see work_floats */
+    float *features;                                 /* [rows][dim] */
+} Step;
+
+static inline int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static inline vec load(const float *p) {
+    vec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline void store(float *p, vec v) { memcpy(p, &v, sizeof v); }
+static inline vec splat(float x) { return (vec){0} + x; }
+static inline float sum_of(vec v) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += v[i];
+    return total;
+}
+static inline vec larger(vec a, vec b) {
+    ivec which = a > b;
+    return (vec)(((ivec)a & which) | ((ivec)b & ~which));
+}
+
+/* exp, to 2 units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes). */
+static inline vec exp_of(vec x) {
+    const vec low = splat(-87.3f), high = splat(88.0f), magic = splat(12582912.0f);
+    x = -larger(-larger(x, low), -high);
+    vec n = (x * 1.44269504088896341f + magic) - magic;
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    ivec power = (__builtin_convertvector(n, ivec) + 127) << 23;
+    return p * (vec)power;
+}
+
+/* c[m][PANEL] = x[m][k] @ panel[k][PANEL], onto what is there, or onto a bias. */
+static inline __attribute__((always_inline)) void tile(const int m, const float *restrict x, int64_t x_stride,
+                                                       const float *restrict panel, int64_t k, float *restrict c,
+                                                       int64_t c_stride, const float *restrict bias, int onto) {
+    for (int half = 0; half < PARTS; half += 2) {
+        vec sum[TILE][2];
+        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++) {
+            int64_t at = (half + j) * LANES;
+            sum[i][j] = bias ? load(bias + at) : splat(0);
+            if (onto) sum[i][j] += load(c + i * c_stride + at);
+        }
+        const float *w = panel + half * LANES;
+        for (int64_t d = 0; d < k; d++, w += PANEL) {
+            vec first = load(w), second = load(w + LANES);
+            __builtin_prefetch(w + AHEAD * PANEL);
+            __builtin_prefetch(w + AHEAD * PANEL + LANES);
+            UNROLL for (int i = 0; i < m; i++) {
+                vec one = splat(x[i * x_stride + d]);
+                sum[i][0] += one * first;
+                sum[i][1] += one * second;
+            }
+        }
+        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++)
+            store(c + i * c_stride + (half + j) * LANES, sum[i][j]);
+    }
+}
+
+/* The same for any number of rows. */
+static void product(int64_t rows, const float *x, int64_t x_stride, const float *panel, int64_t k, float *c,
+                    int64_t c_stride, const float *bias, int onto) {
+    int64_t row = 0;
+    for (; row + TILE <= rows; row += TILE)
+        tile(TILE, x + row * x_stride, x_stride, panel, k, c + row * c_stride, c_stride, bias, onto);
+    x += row * x_stride, c += row * c_stride;
+    switch (rows - row) {
+#define REST(m) case m: tile(m, x, x_stride, panel, k, c, c_stride, bias, onto); break;
+        REST(1) REST(2) REST(3) REST(4) REST(5)
+#if TILE > 6
+        REST(6) REST(7)
+#endif
+    }
+}
+
+/* All panels of a matrix, shared out over the threads of the region around it. */
+static void matrix(int64_t rows, const float *x, int64_t x_stride, const float *weights, int64_t k, int64_t n, float *c,
+                   int64_t c_stride, const float *bias, int onto) {
+#pragma omp for schedule(static)
+    for (int64_t p = 0; p < padded(n) / PANEL; p++)
+        product(rows, x, x_stride, weights + p * k * PANEL, k, c + p * PANEL, c_stride, bias ? bias + p * PANEL : 0,
+                onto);
+}
+
+/* gate and up side by side, and silu(gate) * up. */
+static void gated(int64_t rows, const float *x, int64_t x_stride, const Layer *layer, int64_t k, int64_t n, float *c,
+                  float *scratch, int64_t stride) {
+#pragma omp for schedule(static)
+    for (int64_t p = 0; p < padded(n) / PANEL; p++) {
+        float *gate = c + p * PANEL, *up = scratch + p * PANEL;
+        product(rows, x, x_stride, layer->gate + p * k * PANEL, k, gate, stride,
+                layer->gate_bias ? layer->gate_bias + p * PANEL : 0, 0);
+        product(rows, x, x_stride, layer->up + p * k * PANEL, k, up, stride,
+                layer->up_bias ? layer->up_bias + p * PANEL : 0, 0);
+        for (int64_t i = 0; i < rows; i++)
+            for (int j = 0; j < PANEL; j += LANES) {
+                vec g = load(gate + i * stride + j);
+                store(gate + i * stride + j, g / (1.0f + exp_of(-g)) * load(up + i * stride + j));
+            }
+    }
+}
+
+static void normed(const float *x, const float *weight, float eps, int64_t n, float *out) {
+    vec squares = splat(0);
+    float total = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) squares += load(x + i) * load(x + i);
+    for (; i < n; i++) total += x[i] * x[i];
+    float factor = 1.0f / sqrtf((total + sum_of(squares)) / n + eps);
+    for (i = 0; i < n; i++) out[i] = x[i] * factor * weight[i];
+}
+
+/* Rotate one head by its position, in place, as `rotate_half` does; `scale` on top. */
+static void rotate(float *x, const float *cos, const float *sin, int64_t dim, float scale) {
+    int64_t half = dim / 2;
+    for (int64_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        x[i] = (a * cos[i] - b * sin[i]) * scale;
+        x[i + half] = (b * cos[i + half] + a * sin[i + half]) * scale;
+    }
+}
+
+typedef struct {
+    int64_t key_size, value_size, layer_size; /* floats of a page: of a head's keys, of its values, of a layer */
+} Page;
+
+static Page page_of(const Model *m) {
+    Page page = {m->head_dim * PANEL, padded(m->head_dim) * PANEL, 0};
+    page.layer_size = m->kv_heads * (page.key_size + page.value_size);
+    return page;
+}
+
+/* Put the newest key and value of a row into its page. */
+static void write_new(const Model *m, Page page, float *in_page, int64_t at, const float *key, const float *value) {
+    int64_t dim = m->head_dim;
+    for (int64_t h = 0; h < m->kv_heads; h++, key += dim, value += dim) {
+        float *keys = in_page + h * page.key_size + at;
+        float *values = in_page + m->kv_heads * page.key_size + h * page.value_size + at * PANEL;
+        for (int64_t i = 0; i < dim; i++) keys[i * PANEL] = key[i];
+        for (int64_t i = 0; i < dim; i++) values[i / PANEL * PANEL * PANEL + i % PANEL] = value[i];
+    }
+}
+
+/* scores[rows][tokens] of a run of tokens in pages, rows `stride` apart. */
+static void score(const Model *m, Page page, int64_t layer, int64_t head, float *const *pages, int64_t tokens,
+                  int64_t rows, const float *queries, int64_t q_stride, float *scores, int64_t stride) {
+    for (int64_t t = 0; t < tokens; t += PANEL)
+        product(rows, queries, q_stride, pages[t / PANEL] + layer * page.layer_size + head * page.key_size, m->head_dim,
+                scores + t, stride, 0, 0);
+}
+
+/* out += weights[rows][tokens] @ values. */
+static void gather(const Model *m, Page page, int64_t layer, int64_t head, float *const *pages, int64_t tokens,
+                   int64_t rows, const float *weights, int64_t stride, float *out, int64_t out_stride) {
+    for (int64_t t = 0; t < tokens; t += PANEL) {
+        const float *values = pages[t / PANEL] + layer * page.layer_size + m->kv_heads * page.key_size
+                              + head * page.value_size;
+        for (int64_t d = 0; d < padded(m->head_dim); d += PANEL)
+            product(rows, weights + t, stride, values + d * PANEL, least(PANEL, tokens - t), out + d, out_stride, 0, 1);
+    }
+}
+
+/* exp(scores - their maximum) where a token is seen, 0 elsewhere; returns the sum. Tokens are [trunk | branch]. */
+static float weigh(float *scores, int64_t trunk, int64_t branch_at, int64_t branch, int64_t hidden) {
+    int64_t ends[2][2] = {{least(hidden, trunk), trunk}, {branch_at + most(hidden - trunk, 0), branch_at + branch}};
+    vec top = splat(-INFINITY);
+    float highest = -INFINITY, total = 0;
+    for (int part = 0; part < 2; part++) {
+        int64_t i = ends[part][0], to = ends[part][1];
+        for (; i + LANES <= to; i += LANES) top = larger(load(scores + i), top);
+        for (; i < to; i++) highest = scores[i] > highest ? scores[i] : highest;
+    }
+    for (int i = 0; i < LANES; i++) highest = top[i] > highest ? top[i] : highest;
+    for (int part = 0; part < 2; part++) {
+        int64_t start = part ? branch_at : 0, from = ends[part][0], to = ends[part][1], i = start;
+        for (; i < from; i++) scores[i] = 0;
+        vec sum = splat(0);
+        for (; i + LANES <= to; i += LANES) {
+            vec e = exp_of(load(scores + i) - highest);
+            store(scores + i, e);
+            sum += e;
+        }
+        total += sum_of(sum);
+        for (; i < to; i++) total += scores[i] = exp_of(splat(scores[i] - highest))[0];
+    }
+    return total;
+}
+
+/* Attention of some rows of one slot through one key head. `queries` and `out` are [rows][heads * head_dim]. */
+static void attend(const Model *m, Page page, const Step *s, int64_t layer, int64_t slot, int64_t head, int64_t row,
+                   int64_t rows, const float *queries, int64_t q_stride, float *out, int64_t out_stride, float *work,
+                   int64_t tokens) {
+    int64_t dim = m->head_dim, repeats = m->heads / m->kv_heads, wide = padded(dim), window = m->layer[layer].window;
+    int64_t trunk = s->trunk_lengths[slot], branch_at = padded(trunk);
+    float *q = work, *sums = q + CHUNK * repeats * dim, *scores = sums + CHUNK * repeats * wide;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t g = 0; g < repeats; g++)
+            memcpy(q + (r * repeats + g) * dim, queries + (row + r) * q_stride + (head * repeats + g) * dim, 4 * dim);
+    memset(sums, 0, 4 * rows * repeats * wide);
+    float *const *trunk_pages = s->trunk_pages + slot * s->trunk_stride;
+    score(m, page, layer, head, trunk_pages, trunk, rows * repeats, q, dim, scores, tokens);
+    for (int64_t r = 0; r < rows; r++) {
+        float *const *pages = s->branch_pages + (row + r) * s->branch_stride;
+        int64_t branch = s->branch_lengths[row + r] + 1, hidden = window ? most(trunk + branch - window, 0) : 0;
+        float *own = scores + r * repeats * tokens;
+        score(m, page, layer, head, pages, branch, repeats, q + r * repeats * dim, dim, own + branch_at, tokens);
+        for (int64_t g = 0; g < repeats; g++) {
+            float factor = 1.0f / weigh(own + g * tokens, trunk, branch_at, branch, hidden);
+            for (int64_t i = 0; i < trunk; i++) own[g * tokens + i] *= factor;
+            for (int64_t i = branch_at; i < branch_at + branch; i++) own[g * tokens + i] *= factor;
+        }
+        gather(m, page, layer, head, pages, branch, repeats, own + branch_at, tokens, sums + r * repeats * wide, wide);
+    }
+    gather(m, page, layer, head, trunk_pages, trunk, rows * repeats, scores, tokens, sums, wide);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t g = 0; g < repeats; g++)
+            memcpy(out + (row + r) * out_stride + (head * repeats + g) * dim, sums + (r * repeats + g) * wide, 4 * dim);
+}
+
+/* Floats of `work` that one thread's attention needs, for so many tokens a row. */
+static int64_t attention_floats(const Model *m, int64_t tokens) {
+    return CHUNK * (m->heads / m->kv_heads) * (m->head_dim + padded(m->head_dim) + tokens);
+}
+
+static int64_t projected(const Model *m) { return (m->heads + 2 * m->kv_heads) * m->head_dim; }
+
+/* Floats of `work` for a step of so many rows over so many tokens each, trunk and branch padded. */
+int64_t work_floats(const Model *m, int64_t rows, int64_t tokens) {
+    int64_t wide = 2 * padded(m->dim) + padded(projected(m)) + padded(m->heads * m->head_dim) + 2 * padded(m->inner);
+    return rows * wide + m->threads * attention_floats(m, tokens);
+}
+
+extern int omp_get_thread_num(void);
+
+void step(const Model *m, const Step *s, int64_t tokens) {
+    int64_t rows = s->rows, x_at = padded(m->dim), q_at = padded(projected(m)), o_at = padded(m->heads * m->head_dim);
+    int64_t i_at = padded(m->inner), dim = m->head_dim;
+    float *x = s->work, *h = x + rows * x_at, *qkv = h + rows * x_at, *seen = qkv + rows * q_at;
+    float *inner = seen + rows * o_at, *up = inner + rows * i_at, *attention = up + rows * i_at;
+    Page page = page_of(m);
+#pragma omp parallel num_threads(m->threads)
+    {
+#ifdef _OPENMP
+        float *own = attention + omp_get_thread_num() * attention_floats(m, tokens);
+#else
+        float *own = attention;
+#endif
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            memcpy(x + r * x_at, m->embedding + s->tokens[r] * m->dim, 4 * m->dim);
+            normed(x + r * x_at, m->layer[0].norm, m->eps, m->dim, h + r * x_at);
+        }
+        for (int64_t l = 0; l < m->layers; l++) {
+            const Layer *layer = m->layer + l;
+            matrix(rows, h, x_at, layer->inward, m->dim, projected(m), qkv, q_at, layer->inward_bias, 0);
+#pragma omp for schedule(static)
+            for (int64_t r = 0; r < rows; r++) {
+                int64_t place = s->branch_lengths[r], at = s->trunk_lengths[s->slot_of[r]] + place;
+                const float *cos = m->cos + least(at, s->last_position) * dim;
+                const float *sin = m->sin + least(at, s->last_position) * dim;
+                float *head = qkv + r * q_at, *keys = head + m->heads * dim;
+                for (int64_t i = 0; i < m->heads + m->kv_heads; i++, head += dim) {
+                    const float *norm = i < m->heads ? layer->query_norm : layer->key_norm;
+                    if (norm) normed(head, norm, m->eps, dim, head);
+                    rotate(head, cos, sin, dim, i < m->heads ? m->scale : 1.0f);
+                }
+                float *in_page = s->branch_pages[r * s->branch_stride + place / PANEL] + l * page.layer_size;
+                write_new(m, page, in_page, place % PANEL, keys, keys + m->kv_heads * dim);
+            }
+#pragma omp for schedule(dynamic) collapse(2)
+            for (int64_t slot = 0; slot < s->slots; slot++)
+                for (int64_t head = 0; head < m->kv_heads; head++)
+                    for (int64_t r = s->first_row[slot]; r < s->first_row[slot + 1]; r += CHUNK)
+                        attend(m, page, s, l, slot, head, r, least(CHUNK, s->first_row[slot + 1] - r), qkv, q_at, seen,
+                               o_at, own, tokens);
+            matrix(rows, seen, o_at, layer->outward, m->heads * dim, m->dim, x, x_at, layer->outward_bias, 1);
+#pragma omp for schedule(static)
+            for (int64_t r = 0; r < rows; r++) normed(x + r * x_at, layer->mlp_norm, m->eps, m->dim, h + r * x_at);
+            gated(rows, h, x_at, layer, m->dim, m->inner, inner, up, i_at);
+            matrix(rows, inner, i_at, layer->down, m->inner, m->dim, x, x_at, layer->down_bias, 1);
+            const float *norm = l + 1 < m->layers ? m->layer[l + 1].norm : m->norm;
+#pragma omp for schedule(static)
+            for (int64_t r = 0; r < rows; r++)
+                normed(x + r * x_at, norm, m->eps, m->dim,
+                       l + 1 < m->layers ? h + r * x_at : s->features + r * m->dim);
+        }
+    }
+}

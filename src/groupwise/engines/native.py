@@ -1,0 +1,204 @@
+"""The decode step of `fused.py` as one call of compiled code, where this machine has a C compiler.
+
+On a CPU a small model's step is mostly the cost of calling operations. In native.c it is one: norms, products, rotary
+positions, attention over trunk and branch and the gated MLP of all layers, with keys and values in pages. It knows one
+build, the commonest (Llama, Mistral, Qwen2, Qwen3, SmolLM and their like), in fp32; the choice of a decoder proves it
+on the probe as any other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groupwise.engines.compiled import library
+from groupwise.engines.decoders import TrunkAndBranchDecoder
+from groupwise.engines.fused import UnfitError, check_copyable, is_silu, matrix_of
+from groupwise.engines.pages import PANEL, Pages, padded
+from groupwise.models.policy import Policy
+
+_FIRST_POSITIONS = 256
+
+
+class _Layer(ctypes.Structure):
+    """See native.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("norm", "inward", "inward_bias", "query_norm", "key_norm")),
+        *((name, ctypes.c_void_p) for name in ("outward", "outward_bias", "mlp_norm", "gate", "up")),
+        *((name, ctypes.c_void_p) for name in ("gate_bias", "up_bias", "down", "down_bias")),
+        ("window", ctypes.c_int64),
+    )
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("layers", "dim", "heads", "kv_heads", "head_dim", "inner", "threads")),
+        ("eps", ctypes.c_float),
+        ("scale", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("layer", "norm", "embedding", "cos", "sin")),
+    )
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "slots", "trunk_stride", "branch_stride", "last_position")),
+        *((name, ctypes.c_void_p) for name in ("tokens", "first_row", "trunk_lengths", "branch_lengths")),
+        *((name, ctypes.c_void_p) for name in ("trunk_pages", "branch_pages", "slot_of", "work", "features")),
+    )
+
+
+class NativeDecoder(TrunkAndBranchDecoder):
+    """Reads prompts through the model and decodes through native.c.
+
+    Example: `NativeDecoder(policy)` raises `UnfitError` without a compiler, or for a model with layer norms.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        native = library()
+        if native is None:
+            raise UnfitError("there is no compiled library")
+        self._native = native
+        self._native.work_floats.restype = ctypes.c_int64
+        if policy.dtype != torch.float32 or policy.device.type != "cpu":
+            raise UnfitError("compiled code is for fp32 on a CPU")
+        check_copyable(policy)
+        self._base = cast(Any, policy.model.base_model)
+        try:
+            self._measure()
+            self.refresh()
+        except (AttributeError, TypeError, RuntimeError) as error:
+            raise UnfitError(f"not of the build that native.c knows: {error}") from error
+
+    def _measure(self) -> None:
+        """The sizes that all layers share."""
+        layers = list(self._base.layers)
+        first, embedding = layers[0], self._base.embed_tokens
+        if type(embedding) is not nn.Embedding:
+            raise UnfitError("its embedding is not a plain table")
+        norms = [m for layer in layers for m in layer.modules() if "variance_epsilon" in vars(m)] + [self._base.norm]
+        scales, epsilons = {float(x.self_attn.scaling) for x in layers}, {float(n.variance_epsilon) for n in norms}
+        if len(scales | epsilons) != 2:
+            raise UnfitError("its layers differ in scale or eps")
+        dim = int(first.self_attn.head_dim)
+        self._model = _Model(
+            layers=len(layers),
+            dim=embedding.weight.shape[1],
+            heads=matrix_of(first.self_attn.q_proj)[0].shape[0] // dim,
+            kv_heads=matrix_of(first.self_attn.k_proj)[0].shape[0] // dim,
+            head_dim=dim,
+            inner=matrix_of(first.mlp.gate_proj)[0].shape[0],
+            eps=epsilons.pop(),
+            scale=scales.pop(),
+        )
+        self._pages = Pages(len(layers), self._model.kv_heads, dim)
+        self._cos = self._sin = torch.empty(0)
+        self._know_positions(_FIRST_POSITIONS)
+
+    def refresh(self) -> None:
+        """See `Decoder`."""
+        self._held: list[Tensor] = []  # what native.c points at
+        with torch.no_grad():
+            layers = [self._layer(layer) for layer in self._base.layers]
+            self._model.norm = self._at(self._base.norm.weight)
+            self._model.embedding = self._at(self._base.embed_tokens.weight)
+        self._layers = (_Layer * len(layers))(*layers)
+        self._model.layer = ctypes.addressof(self._layers)
+        self._model.threads = torch.get_num_threads()
+        self._work = self._features = torch.empty(0)
+        self._step = _Step(last_position=self._last_position)
+
+    def admit(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
+        """See `Decoder`."""
+        trunks, logits = self._read(prompts)
+        for layer, module in zip(self._layers, self._base.layers, strict=True):
+            layer.window = self._windows[module.self_attn] or 0
+        self._pages.admit([trunks[module.self_attn] for module in self._base.layers], rows)
+        self._point()
+        return logits.repeat_interleave(torch.tensor(rows), 0)
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """See `Decoder`."""
+        if self._pages.begin():
+            self._point()
+        tokens_B = tokens_B.contiguous()
+        self._step.tokens = tokens_B.data_ptr()
+        self._native.step(ctypes.byref(self._model), ctypes.byref(self._step), ctypes.c_int64(self._pages.tokens))
+        self._pages.end()
+        return self._policy.head(self._features)
+
+    def keep(self, index: Sequence[int]) -> None:
+        """See `Decoder`."""
+        self._pages.keep(index)
+        self._point()
+
+    def _point(self) -> None:
+        """Tell native.c where everything is now."""
+        pages, step, model = self._pages, self._step, self._model
+        longest = int(pages.trunk_lengths.max(initial=0) + pages.branch_lengths.max(initial=0)) + PANEL
+        self._know_positions(min(longest, self._last_position + 1))
+        wanted = self._native.work_floats(ctypes.byref(model), ctypes.c_int64(len(pages)), ctypes.c_int64(pages.tokens))
+        if wanted > len(self._work):
+            self._work = torch.empty(wanted)
+        self._features = torch.empty(len(pages), model.dim)
+        step.rows, step.slots = len(pages), len(pages.trunk_lengths)
+        step.trunk_stride, step.branch_stride = pages.trunk_pages.shape[1], pages.branch_pages.shape[1]
+        step.work, step.features = self._work.data_ptr(), self._features.data_ptr()
+        for name in ("first_row", "trunk_lengths", "branch_lengths", "trunk_pages", "branch_pages", "slot_of"):
+            setattr(step, name, cast("np.ndarray[Any, Any]", vars(pages)[name]).ctypes.data)
+
+    def _know_positions(self, count: int) -> None:
+        """Angles of so many positions at least."""
+        if count <= len(self._cos):
+            return
+        count = min(max(count, 2 * len(self._cos)), self._last_position + 1)
+        like = self._base.embed_tokens.weight[:1, None]
+        cos, sin = self._base.rotary_emb(like, torch.arange(count)[None])
+        self._cos, self._sin = (x[0].float().contiguous() for x in (cos, sin))
+        if self._cos.shape != (count, self._model.head_dim):
+            raise UnfitError("it rotates a part of each head only")
+        self._model.cos, self._model.sin = self._cos.data_ptr(), self._sin.data_ptr()
+
+    def _layer(self, layer: Any) -> _Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        if not is_silu(mlp.act_fn):
+            raise UnfitError(f"its activation is {type(mlp.act_fn).__name__}")
+        inward = [matrix_of(x) for x in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        if len({bias is None for _, bias in inward}) > 1:
+            raise UnfitError("some of its projections have a bias and some have none")
+        biases = [bias for _, bias in inward if bias is not None]
+        own_norms = dict(cast(nn.Module, attention).named_children())
+        query_norm, key_norm = (cast(Any, own_norms.get(name)) for name in ("q_norm", "k_norm"))
+        made = _Layer(
+            norm=self._at(layer.input_layernorm.weight), mlp_norm=self._at(layer.post_attention_layernorm.weight)
+        )
+        for name, norm in (("query_norm", query_norm), ("key_norm", key_norm)):
+            if norm is not None and norm.weight.shape != (self._model.head_dim,):
+                raise UnfitError("it normalises queries and keys over all heads together")
+            setattr(made, name, None if norm is None else self._at(norm.weight))
+        self._set(made, "inward", torch.cat([weight for weight, _ in inward]), torch.cat(biases) if biases else None)
+        self._set(made, "outward", *matrix_of(attention.o_proj))
+        self._set(made, "gate", *matrix_of(mlp.gate_proj))
+        self._set(made, "up", *matrix_of(mlp.up_proj))
+        self._set(made, "down", *matrix_of(mlp.down_proj))
+        return made
+
+    def _set(self, layer: _Layer, name: str, weight: Tensor, bias: Tensor | None) -> None:
+        """A matrix [out, in] as panels [out / PANEL, in, PANEL], and its bias."""
+        out = weight.shape[0]
+        weight = F.pad(weight, (0, 0, 0, padded(out) - out)).unflatten(0, (-1, PANEL)).transpose(1, 2)
+        setattr(layer, name, self._at(weight.contiguous()))
+        setattr(layer, f"{name}_bias", None if bias is None else self._at(F.pad(bias, (0, padded(out) - out))))
+
+    def _at(self, tensor: Tensor) -> int:
+        """Its address. It is held as long as it is pointed at."""
+        tensor = tensor.detach().contiguous()
+        self._held.append(tensor)
+        return tensor.data_ptr()

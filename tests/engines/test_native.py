@@ -1,0 +1,186 @@
+"""The decoder in compiled code: the model's own numbers, whatever the sizes, from pages that are used again."""
+
+import asyncio
+
+import pytest
+import torch
+from peft import LoraConfig
+from toy_engine import as_trees, gathered, reported, sampled, without_ends
+
+from architectures import TRUNK_AND_BRANCH, alone, model_of, policy_of, tokens
+from groupwise.config.sections import LoraSection
+from groupwise.engines import compiled
+from groupwise.engines.choice import choose_decoder
+from groupwise.engines.embedded import EmbeddedEngine
+from groupwise.engines.fused import FusedDecoder, UnfitError
+from groupwise.engines.native import NativeDecoder
+from groupwise.engines.pages import PANEL, Pages
+from groupwise.types import Sampling
+
+pytestmark = pytest.mark.skipif(compiled.library() is None, reason="no C compiler here")
+
+FIT = ["qwen2", "qwen3", "llama", "llama, dynamic rope", "mistral", "mistral, long window", "smollm3"]
+CALLS = [
+    (tokens(length, i), n, Sampling(max_new_tokens=limit, temperature=0.8), range(n))
+    for i, (length, n, limit) in enumerate([(5, 3, 12), (1, 1, 70), (40, 11, 40), (64, 2, 33)])
+]
+
+
+def close(policy, plain, tolerance=1e-5, calls=CALLS):
+    """What is sampled, against transformers' own forward of each sequence alone."""
+    groups = sampled(policy, calls)
+    found_T = torch.tensor([x for group in groups for c in group for x in c.logprobs], dtype=torch.float64)
+    with torch.no_grad():
+        expected_T = alone(plain, as_trees(calls, groups), temperature=0.8)
+    assert float((found_T - expected_T).abs().max()) < tolerance
+
+
+@pytest.mark.parametrize("name", TRUNK_AND_BRANCH)
+def test_who_fits_and_that_its_numbers_are_the_models(name):
+    policy = without_ends(policy_of(name))
+    assert (choose_decoder(policy) is NativeDecoder) is (name in FIT)
+    if name in FIT:
+        close(policy, model_of(name))
+
+
+BUILDS = {
+    "every bias there is": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "no bias, tied": ("llama", {"tie_word_embeddings": True}),
+    "a key head for each query head": ("llama", {"num_key_value_heads": 4}),
+    "one key head, odd sizes": ("qwen2", {"num_key_value_heads": 1, "intermediate_size": 71}),
+    "sizes of several panels": ("llama", {"hidden_size": 72, "intermediate_size": 161, "head_dim": 34}),
+    "three panels a head": ("qwen3", {"head_dim": 70, "num_attention_heads": 9, "num_key_value_heads": 3}),
+    "whole panels": ("llama", {"hidden_size": 128, "intermediate_size": 96, "head_dim": 64}),
+    "large eps": ("llama", {"rms_norm_eps": 0.3}),
+    "window": ("mistral", {"sliding_window": 3}),
+    "window beyond the prompt": ("mistral", {"sliding_window": 45}),
+    "window in some layers": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "tie_word_embeddings": False},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), BUILDS.values(), ids=BUILDS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_builds_and_sizes(name, changes, threads):
+    policy = without_ends(policy_of(model_of(name, **changes)))
+    assert choose_decoder(policy) is NativeDecoder
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        close(policy, model_of(name, **changes), 2e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_late_joiners_over_many_pages():
+    """Rows come and go; pages are handed on, and nothing that a former owner wrote is seen."""
+    policy = without_ends(policy_of(model_of("mistral", sliding_window=50)))
+    limits = (150, 20, 90, 7, 60, 130)
+    calls = [
+        (tokens(3 + 15 * i, i), 2, Sampling(max_new_tokens=n, temperature=0.8), range(2)) for i, n in enumerate(limits)
+    ]
+
+    async def staggered():
+        engine, tasks = EmbeddedEngine(policy, max_rows=6), []
+        for call in calls:
+            tasks.append(asyncio.create_task(engine.sample(*call)))
+            for _ in range(17):
+                await asyncio.sleep(0)
+        groups = await asyncio.gather(*tasks)
+        assert isinstance(engine._decoder, NativeDecoder)
+        assert not engine._decoder._pages._pools, "when nobody is left no memory is held"
+        return groups
+
+    groups = asyncio.run(staggered())
+    found_T = torch.tensor([x for group in groups for c in group for x in c.logprobs], dtype=torch.float64)
+    with torch.no_grad():
+        expected_T = alone(model_of("mistral", sliding_window=50), as_trees(calls, groups), temperature=0.8)
+    assert float((found_T - expected_T).abs().max()) < 1e-5
+
+
+def test_pages_are_used_again():
+    pages = Pages(layers=2, kv_heads=1, dim=4)
+    prompt = [(torch.randn(1, 1, 33, 4), torch.randn(1, 1, 33, 4))]
+    pages.admit([prompt, prompt], rows=[9])
+    for _ in range(PANEL + 1):
+        pages.begin()
+        pages.end()
+    assert pages.trunk_pages.shape == (1, 2)
+    assert pages.branch_pages.shape == (9, 2)
+    held = set(pages.branch_pages.flatten().tolist())
+    assert len(held) == 18
+    pages.keep([0, 4])
+    pages.admit([prompt, prompt], rows=[7])
+    assert pages.first_row.tolist() == [0, 2, 9]
+    pages.begin()
+    new = set(pages.branch_pages[2:, 0].tolist())
+    assert new <= held - set(pages.branch_pages[:2].flatten().tolist())
+
+
+def stir(policy, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.trainable().values():
+            parameter += 0.04 * torch.randn(parameter.shape, generator=generator)
+
+
+def learners(policy, groups):
+    with torch.no_grad():
+        return policy.logprobs(as_trees(CALLS, groups), temperature=0.8)[0]
+
+
+@pytest.mark.parametrize("lora", [None, LoraSection(r=4)], ids=["full", "lora"])
+def test_it_follows_the_weights(lora):
+    policy = policy_of("qwen2", lora=lora)
+
+    async def work():
+        engine, before = EmbeddedEngine(policy), None
+        for seed in range(3):
+            stir(policy, seed)
+            groups = await gathered(engine, CALLS)
+            assert isinstance(engine._decoder, NativeDecoder)
+            assert float((reported(groups) - learners(policy, groups)).abs().max()) < 2e-5
+            if before is not None:
+                assert float((learners(policy, before) - reported(before)).abs().max()) > 1e-2, "they have moved far"
+            before = groups
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda p: p.model.double(), "for fp32"),
+        (lambda p: p.model.to(torch.bfloat16), "for fp32"),
+        (lambda p: p.adapted.add_adapter("d", LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)), "DoRA"),
+        (lambda p: p.adapted.add_adapter("e", LoraConfig(r=2, target_modules=["embed_tokens"])), "not a plain table"),
+    ],
+)
+def test_what_it_leaves_to_others(change, says):
+    policy = policy_of("llama", lora=LoraSection(r=4))
+    change(policy)
+    policy.adapted.base_model.set_adapter(list(policy.adapted.peft_config))
+    with pytest.raises(UnfitError, match=says):
+        NativeDecoder(policy)
+
+
+def test_without_a_compiler_torch_does_it(monkeypatch):
+    compiled.library.cache_clear()
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere")
+    try:
+        assert compiled.library() is None
+        assert choose_decoder(policy_of("llama")) is FusedDecoder
+    finally:
+        compiled.library.cache_clear()
+
+
+def test_it_can_be_switched_off(monkeypatch):
+    compiled.library.cache_clear()
+    monkeypatch.setenv("GROUPWISE_NATIVE", "0")
+    try:
+        assert compiled.library() is None
+    finally:
+        compiled.library.cache_clear()
