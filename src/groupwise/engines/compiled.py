@@ -49,13 +49,15 @@ def _made(compiler: str) -> Path | None:
         return target
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fresh = Path(folder) / target.name
+        complaint = ""
         for flags in CHOICES:
             command = [compiler, *COMMON, *flags, "-o", str(fresh), str(SOURCE), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
             if done.returncode == 0:
                 fresh.replace(target)  # whoever compiles at the same time replaces it by the same
                 return target
-    log.debug("native.c does not compile: %s", done.stderr)
+            complaint = complaint or done.stderr
+    log.debug("native.c does not compile: %s", complaint)
     return None
 
 
