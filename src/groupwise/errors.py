@@ -6,7 +6,8 @@
     ├── TaskError      (ValueError)    problems: a missing column, an empty split, a prompt that is too long
     ├── RewardError    (ValueError)    a reward function that raised or returned what no reward is
     ├── EngineError    (RuntimeError)  an engine that cannot sample what it was asked for
-    ├── LearnerError   (RuntimeError)  an update that must not happen (a loss that is not finite, ...)
+    ├── LearnerError   (RuntimeError)  an update that must not happen; NonFiniteError of the learner: a number in it
+    ├── DeadlineError  (TimeoutError)  a wait that took longer than the recipe allows
     └── RunError       (OSError)       the run folder: taken, unwritable, not a run
 
 The rule: a user's mistake raises one of these and ends as one message and exit code 1; a mistake of ours is an
@@ -43,6 +44,10 @@ class EngineError(GroupwiseError, RuntimeError):
 
 class LearnerError(GroupwiseError, RuntimeError):
     """An update that must not be made."""
+
+
+class DeadlineError(GroupwiseError, TimeoutError):
+    """A wait that took longer than the recipe's `deadlines` allow. Names whom was waited for."""
 
 
 class RunError(GroupwiseError, OSError):

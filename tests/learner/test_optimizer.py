@@ -245,7 +245,7 @@ def test_a_gradient_that_is_not_finite_is_refused(bad, dtype):
     optimizer = PolicyOptimizer({"w": weight}, section(), 10)
     optimizer.backward(pull(weight, 1.0))
     optimizer.backward(pull(weight, [[bad, 0.0]]))
-    with pytest.raises(LearnerError, match=r"update 1: the gradient's norm is .*not made"):
+    with pytest.raises(LearnerError, match=r"update 1: the gradient of w is (inf|nan).*not made"):
         optimizer.step()
     assert weight.tolist() == [[1.0, 2.0]]
     # Nothing of it is left over for the next one.

@@ -12,9 +12,8 @@ from groupwise.config.section import Section
 class AlarmsSection(Section):
     """Signs that training goes wrong, looked for after every step. All of them are told and written to alarms.jsonl."""
 
-    action: Literal["tell", "pause", "stop", "roll_back"] = "tell"
-    """What an alarm in `act_on` does beside being told. `pause` saves and ends, to be gone on with later; `stop` ends
-    the run as finished; `roll_back` goes back to the last good checkpoint, with a lower learning rate."""
+    action: Literal["tell", "stop"] = "tell"
+    """What an alarm in `act_on` does beside being told. `stop` ends the run in good order: evaluated and saved."""
     act_on: list[str] = Field(default=["collapse", "kl", "repetition", "held_out"])
     """Names of the alarms that act."""
     off: list[str] = Field(default_factory=list[str])
@@ -24,7 +23,3 @@ class AlarmsSection(Section):
     """Limits by alarm, such as `{truncation = {share = 0.5}}`."""
     repeat_after: int = Field(default=25, ge=1)
     """The same alarm is told again after so many steps at the earliest."""
-    roll_back_lr: float = Field(default=0.5, gt=0, le=1)
-    """Factor of the learning rate after each roll-back."""
-    roll_backs: int = Field(default=2, ge=1)
-    """So many in a run; the next one stops it."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from groupwise.config.alarms import AlarmsSection
+from groupwise.config.budgets import BudgetsSection
+from groupwise.config.guards import DeadlinesSection, GuardsSection
 from groupwise.config.problems import ProblemsSection
 from groupwise.config.sections import (
     AlgorithmSection,
@@ -55,6 +58,10 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     sft: SftSection = SftSection()
     run: RunSection = RunSection()
+    guards: GuardsSection = GuardsSection()
+    deadlines: DeadlinesSection = DeadlinesSection()
+    alarms: AlarmsSection = AlarmsSection()
+    budgets: BudgetsSection = BudgetsSection()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
@@ -80,6 +87,11 @@ class Recipe(Section):
                 f"evaluation.pass_at: pass@{max(self.evaluation.pass_at)} cannot be told from "
                 f"{self.evaluation.samples} samples. Raise evaluation.samples"
             )
+        for name in ("accuracy", "patience"):
+            if self.budgets.model_dump()[name] is not None and not self.evaluation.every:
+                wrong.append(
+                    f"budgets.{name}: looks at evaluations during training, and there are none. Set evaluation.every"
+                )
         if wrong:
             raise ValueError("\n".join(wrong))
         return self

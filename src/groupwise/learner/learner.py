@@ -10,6 +10,7 @@ then clip and step. What stands in place of the clipped ratio, and all else that
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from groupwise.config.sections import LearnerSection, OptimizerSection, Referenc
 from groupwise.learner.algorithm import Algorithm
 from groupwise.learner.coefficients import Coefficients
 from groupwise.learner.draws import draws_of
+from groupwise.learner.finite import NonFiniteError, blamed, check_groups, check_terms
+from groupwise.learner.memory import MicroBatchLimit, is_out_of_memory
 from groupwise.learner.objective import Scores, objective
 from groupwise.learner.optimizer import PolicyOptimizer
 from groupwise.learner.packing import MicroBatch, divide, pack, trained_tokens
@@ -35,6 +38,8 @@ from groupwise.types import Group
 class _Update:
     """What one optimizer step is made of."""
 
+    groups: Sequence[Group]
+    first_place: int
     micro_batches: list[MicroBatch]
     tokens: int
     rollouts: int
@@ -72,6 +77,8 @@ class Learner:
         """Of the KL term and the entropy bonus; some algorithms move them."""
         self._algorithm = algorithm
         self._section = section
+        self.limit = MicroBatchLimit(section.token_budget)
+        """Tokens of a micro-batch: what the recipe says, or less once the memory did not suffice."""
         self._scorer = Scorer(policy, temperature, section.logprob_chunk)
         updates = total_steps * section.passes * section.updates_per_batch
         # By the precision of the forward pass, not of what is trained: under LoRA that is fp32 in any case.
@@ -111,25 +118,76 @@ class Learner:
 
         `sampler_is_exact` says that the groups' logprobs are the policy's own, so they may serve as the old ones.
         """
+        check_groups(groups)
         report = UpdateReport(sampler_is_exact=sampler_is_exact)
-        updates = self._updates(groups)
-        anchors = self._anchors(groups, updates, sampler_is_exact)
+        updates, anchors = self._prepared(groups, sampler_is_exact)
         for _ in range(self._section.passes):
-            for update in updates:
-                ahead = self._look_ahead(update, anchors)
-                for micro_batch, whole in zip(update.micro_batches, ahead, strict=True):
-                    # The backward pass too: what checkpointing recomputes must be what the forward pass computed.
-                    with self.policy.training():
-                        loss = self._loss(micro_batch, anchors, update.tokens, whole, report)
-                        self.optimizer.backward(loss)
-                    await asyncio.sleep(0)  # where an interruption takes effect
-                self._follow(update, report)
-                report.observe_step(self.optimizer.learning_rate, self.optimizer.step())
+            for place, update in enumerate(updates):
+                try:
+                    updates[place], report = await self._gradient(update, anchors, report)
+                    learning_rate = self.optimizer.learning_rate
+                    report.observe_step(learning_rate, self.optimizer.step())
+                except NonFiniteError as error:
+                    raise blamed(error, groups, self._is_finite) from None
         report.observe_coefficients(self.coefficients, self._kl_in_reward)
         self._steps += 1
         if self.reference is not None:
             self.reference.follow(self._steps)
         return report
+
+    async def _gradient(self, update: _Update, anchors: _Anchors, report: UpdateReport) -> tuple[_Update, UpdateReport]:
+        """Add up the gradient of one update, in micro-batches as small as the memory needs them to be."""
+        while True:
+            seen, enough = copy.deepcopy(report), True
+            try:
+                for micro_batch, whole in zip(update.micro_batches, self._look_ahead(update, anchors), strict=True):
+                    # The backward pass too: what checkpointing recomputes must be what the forward pass computed.
+                    with self.policy.training():
+                        loss = self._loss(micro_batch, anchors, update.tokens, whole, seen)
+                        self.optimizer.backward(loss)
+                    await asyncio.sleep(0)  # where an interruption takes effect
+                self._follow(update, seen)
+            except BaseException as error:
+                self.optimizer.discard()  # a backward pass that broke off has added a part of its gradient
+                if not is_out_of_memory(error):
+                    raise
+                enough = False
+            if enough:
+                return update, seen
+            update = self._smaller([update])[0]  # not above: there the error still holds the memory
+
+    def _prepared(self, groups: Sequence[Group], sampler_is_exact: bool) -> tuple[list[_Update], _Anchors]:
+        """The updates, and what the policy is compared with."""
+        updates = self._updates(groups)
+        while True:
+            try:
+                return updates, self._anchors(groups, updates, sampler_is_exact)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            updates = self._smaller(updates)
+
+    def _smaller(self, updates: Sequence[_Update]) -> list[_Update]:
+        """The same updates in micro-batches of half the size."""
+        batches = [batch for update in updates for batch in update.micro_batches]
+        sizes = [sum(len(tree.trunk) + sum(map(len, tree.branches)) for tree in batch.trees) for batch in batches]
+        self.limit.halve(sizes, [sum(len(tree.branches) for tree in batch.trees) for batch in batches])
+        skip_silent = self._skips_silent
+        return [self._pack(u.groups, skip_silent=skip_silent, first_place=u.first_place) for u in updates]
+
+    def _is_finite(self, groups: Sequence[Group]) -> bool:
+        """Whether the loss and the gradient of these groups alone are. Changes nothing."""
+        update = self._pack(groups, skip_silent=self._skips_silent)
+        anchors, report = self._anchors(groups, [update], True), UpdateReport(sampler_is_exact=True)
+        try:
+            for micro_batch, whole in zip(update.micro_batches, self._look_ahead(update, anchors), strict=True):
+                with self.policy.training():
+                    self.optimizer.backward(self._loss(micro_batch, anchors, update.tokens, whole, report))
+            return self.optimizer.gradient_is_finite()
+        except NonFiniteError:
+            return False
+        finally:
+            self.optimizer.discard()
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The policy's parameters by name, for engines that keep their own copy."""
@@ -150,7 +208,16 @@ class Learner:
             sampled_T=old_T if anchors.sampler_is_exact else batch.sampled_T,
             reference_T=None if anchors.reference_T is None else anchors.reference_T[batch.places_T],
         )
+        check_terms(
+            {
+                "the policy's logprob": logprobs_T,
+                "the old logprob": scores.old_T,
+                "the reference's logprob": scores.reference_T,
+            },
+            batch.places_T,
+        )
         terms = objective(self._algorithm, batch, scores, coefficients=self.coefficients, tokens=tokens, update=whole)
+        check_terms({"the loss": terms.loss}, batch.places_T)
         report.observe_tokens(terms, scores, batch)
         return terms.loss
 
@@ -164,7 +231,7 @@ class Learner:
 
     def _updates(self, groups: Sequence[Group]) -> list[_Update]:
         """The groups divided into updates. Tokens are numbered through the whole batch."""
-        skip_silent = not (self._algorithm.kl_in_loss or self._algorithm.needs_silent)
+        skip_silent = self._skips_silent
         updates: list[_Update] = []
         place = 0
         for part in divide(groups, self._section.updates_per_batch):
@@ -172,18 +239,22 @@ class Learner:
             place += updates[-1].tokens
         return updates
 
+    @property
+    def _skips_silent(self) -> bool:
+        return not (self._algorithm.kl_in_loss or self._algorithm.needs_silent)
+
     def _pack(self, groups: Sequence[Group], *, skip_silent: bool, first_place: int = 0) -> _Update:
         micro_batches = pack(
             groups,
             self._algorithm.weights,
-            token_budget=self._section.token_budget,
+            token_budget=self.limit.tokens,
             device=self.policy.device,
             dtype=self._dtype,
             first_place=first_place,
             skip_silent=skip_silent,
         )
         graded = sum(reward is not None for group in groups for reward in group.rewards_G)
-        return _Update(micro_batches, trained_tokens(groups), graded)
+        return _Update(groups, first_place, micro_batches, trained_tokens(groups), graded)
 
     def _anchors(self, groups: Sequence[Group], updates: Sequence[_Update], sampler_is_exact: bool) -> _Anchors:
         """Asked before the first update: old logprobs, reference logprobs, random numbers, where they are needed."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from groupwise.config.sections import OptimizerSection
 from groupwise.errors import LearnerError, RecipeError
+from groupwise.learner.finite import Blame, NonFiniteError
 
 _LOWEST_SCALE = 1.0
 _SCALE_GROWS_AFTER = 200
@@ -46,6 +47,7 @@ class PolicyOptimizer:
             raise LearnerError("the policy has no trainable parameter")
         self._section = section
         self._total = total_updates
+        self._names = list(parameters)
         self._parameters = list(parameters.values())
         self._masters = [_master(parameter) for parameter in self._parameters]
         self._optimizer = _adamw(parameters, self._masters, section)
@@ -97,15 +99,29 @@ class PolicyOptimizer:
         self._grow_scale()
         return norm
 
-    def _refuse(self, norm: float) -> None:
+    def discard(self) -> None:
+        """Forget the gradient that was added up."""
         self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def gradient_is_finite(self) -> bool:
+        """Whether the gradient that was added up so far is."""
+        return self._not_finite() is None
+
+    def _refuse(self, norm: float) -> None:
+        wrong = self._not_finite()
+        self.discard()
         if self._scaled and self._scale > _LOWEST_SCALE:
             self._scale, self._clean_steps = max(self._scale / 2, _LOWEST_SCALE), 0
             return
-        raise LearnerError(
-            f"update {self.updates}: the gradient's norm is {norm}; the update was not made. Usual causes: a reward "
-            "or logprob that is not finite, a learning rate that is far too high, fp16 where bf16 or fp32 is needed."
-        )
+        of = f"the gradient of {wrong}" if wrong else "the gradient's norm"
+        raise NonFiniteError(Blame(f"update {self.updates}: {of}", norm))
+
+    def _not_finite(self) -> str | None:
+        """The first parameter whose gradient is not finite; None if only their norm is not."""
+        pairs = zip(self._names, self._masters, strict=True)
+        return next((name for name, x in pairs if x.grad is not None and not bool(x.grad.isfinite().all())), None)
 
     def _grow_scale(self) -> None:
         self._clean_steps += 1

@@ -151,3 +151,16 @@ def _micro_batch(piece: Sequence[Weighted], device: torch.device, dtype: torch.d
         sampled_T=torch.tensor([x for branch, _ in piece for x in branch.logprobs], dtype=dtype, device=device),
         places_T=torch.cat([torch.arange(b.place, b.place + len(b.token_ids)) for b, _ in piece]).to(device),
     )
+
+
+def at_place(groups: Sequence[Group], place: int) -> tuple[int, int, int]:
+    """The group, the completion in it and the token in that, of a place among all tokens that train.
+
+    Example: with completions of 3 and 2 tokens in the first group, place 4 is `(0, 1, 1)`.
+    """
+    for number, branch in enumerate(_branches(groups, 0)):
+        first = branch.place
+        if first <= place < first + len(branch.token_ids):
+            earlier = sum(len(group.rollouts) for group in groups[: branch.group])
+            return branch.group, number - earlier, place - first
+    raise AssertionError(f"there is no place {place}")

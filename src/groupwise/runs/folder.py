@@ -5,6 +5,8 @@
       recipe.toml               the resolved recipe, each value with its origin
       metrics.jsonl             a row of numbers a step
       rollouts/000041.parquet   every rollout of a step
+      alarms.jsonl              a row an alarm
+      bad_step/000041/          a step that was refused: batch, weights, what was wrong
       evals.jsonl               a row an evaluation
       evals/000050.parquet      every answer of an evaluation
       model/                    what was trained (written by whoever trains)

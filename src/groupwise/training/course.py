@@ -13,7 +13,9 @@ from groupwise.rewards import TrainerState
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.trackers import Trackers, open_trackers
 from groupwise.training.build import Parts
+from groupwise.training.deadlines import Deadlines
 from groupwise.training.examination import Examination
+from groupwise.training.oversight import Oversight
 from groupwise.training.problems import Supply
 from groupwise.training.reporter import Reporter
 from groupwise.training.state import RunState
@@ -46,6 +48,8 @@ class Course:
         self._total = total
         self._trackers = trackers_of(parts, run, reporter)
         self._examination = Examination(parts, engine, run, reporter, self._trackers)
+        self.oversight = Oversight(parts.recipe, run, reporter)
+        self.deadlines = Deadlines(parts.recipe.deadlines, run.path / "log", reporter.message)
 
     def tell_once(self, about: str, words: str | None) -> None:
         """Say something that holds from now on, the first time that it is so."""
@@ -55,20 +59,30 @@ class Course:
 
     async def follow(self, description: str, one_step: OneStep) -> None:
         """All steps to the last, with the evaluations between them."""
-        evaluation = self.parts.recipe.evaluation
         self.reporter.started(self._total, description)
         try:
-            if evaluation.before:
-                await self._examination.hold("before", self._trainer_state(0))
-            for step in range(self.state.step + 1, self._total + 1):
-                state = self._trainer_state(step)
-                self._note(state, await one_step(state))
-                if evaluation.every and step % evaluation.every == 0 and step < self._total:
-                    await self._examination.hold(f"step {step}", state)
-            await self._examination.hold("after", self._trainer_state(self._total))
+            with self.deadlines:
+                await self._steps(one_step)
         finally:
             self._trackers.close()
             self.reporter.finished()
+
+    async def _steps(self, one_step: OneStep) -> None:
+        evaluation = self.parts.recipe.evaluation
+        if evaluation.before:
+            await self._examine("before", self._trainer_state(0))
+        for step in range(self.state.step + 1, self._total + 1):
+            state = self._trainer_state(step)
+            self._note(state, await one_step(state))
+            if evaluation.every and step % evaluation.every == 0 and step < self._total:
+                await self._examine(f"step {step}", state)
+            if self.oversight.ends(self.state.history):
+                break
+        await self._examine("after", self._trainer_state(self.state.step))
+
+    async def _examine(self, label: str, state: TrainerState) -> None:
+        with self.deadlines.waiting("sample", "the engine and the reward functions, to evaluate"):
+            await self._examination.hold(label, state)
 
     def _trainer_state(self, step: int) -> TrainerState:
         """What reward functions are told about how far training is."""

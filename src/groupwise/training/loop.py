@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.engines.engine import Engine
+from groupwise.learner.finite import NonFiniteError
 from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
 from groupwise.rollouts.rollouts import Rollouts
 from groupwise.runs.folder import RunFolder
 from groupwise.training.build import Parts, sampling_of
 from groupwise.training.course import Course
+from groupwise.training.guards import StepGuard
 from groupwise.training.problems import problems_of
 from groupwise.training.report import StepReport, about_ungraded
 from groupwise.training.reporter import Reporter
@@ -25,22 +27,36 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
     learner, rollouts = learner_of(parts), rollouts_of(parts, engine)
     problems = problems_of(recipe.problems, parts.train.problems, recipe.seed)
     course = Course(parts, run, reporter, learner=learner, engine=engine, supply=problems, total=recipe.train.steps)
+    whom = {
+        "sample": "the engine, to sample",
+        "grade": f"the reward functions {', '.join(reward.name for reward in parts.rewards)}",
+        "learn": "the learner",
+        "sync": "the engine, to take the new weights",
+    }
+    guard = StepGuard(recipe.guards, parts.policy, run, reporter)
+    learner.limit.say = reporter.message
 
     async def one_step(state: TrainerState) -> Mapping[str, float]:
-        report, step = StepReport(), state.global_step
-        groups = await grpo_step(
-            problems,
-            recipe.train.prompts_per_step,
-            rollouts=rollouts,
-            learner=learner,
-            algorithm=parts.algorithm,
-            state=state,
-            report=report,
-        )
-        run.save_rollouts(step, groups, report.graded.columns)
+        report, step = StepReport(course.deadlines, whom), state.global_step
+        skipped: dict[str, float] = {}
+        try:
+            groups = await grpo_step(
+                problems,
+                recipe.train.prompts_per_step,
+                rollouts=rollouts,
+                learner=learner,
+                algorithm=parts.algorithm,
+                state=state,
+                report=report,
+            )
+            guard.passed()
+        except NonFiniteError as error:
+            groups, skipped = guard.refused(step, error), {"skipped": 1.0}
+            await engine.load_weights(learner.weights())  # earlier updates of the step may have been made
+        run.save_rollouts(step, groups, None if skipped else report.graded.columns)
         if words := about_ungraded(groups):
             course.tell_once("ungraded", f"step {step}: {words}")
-        return report.metrics()
+        return {**report.metrics(), **course.oversight.seen(groups), **skipped}
 
     await course.follow("training", one_step)
 

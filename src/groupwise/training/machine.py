@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from groupwise.errors import RecipeError
+
 _UNLIMITED = 1 << 60
 
 
@@ -53,6 +55,34 @@ def reset_peak() -> bool:
     except OSError:
         return False
     return True
+
+
+def limit_memory(size: int) -> None:
+    """From now on refuse this process what would let it hold more than `size` bytes: the allocation fails, with an
+    error that can be handled, where the kernel would otherwise end the process. Linux only (RLIMIT_DATA)."""
+    if not sys.platform.startswith("linux"):
+        raise RecipeError("guards.memory_gb: only Linux can hold a process to it. Drop it")
+    import resource
+
+    held, room = _status("VmData"), size - resident()
+    if room <= 0:
+        raise RecipeError(
+            f"guards.memory_gb: {size / (1 << 30):.2f} GB are less than the {resident() / (1 << 30):.2f} GB that this "
+            "process holds with the model alone. Raise it"
+        )
+    # Of data, more is reserved than is held; what is left to hold is left to reserve.
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = held + room if hard == resource.RLIM_INFINITY else min(held + room, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+def lift_limit() -> None:
+    """Undo `limit_memory`."""
+    if sys.platform.startswith("linux"):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def _status(name: str) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from statistics import fmean, stdev
 
 from groupwise.learner.report import UpdateReport
 from groupwise.rewards import GradingLog
 from groupwise.rewards.log import free_name
+from groupwise.training.deadlines import Deadlines
 from groupwise.types import Group
 
 
@@ -20,7 +21,8 @@ class StepReport:
     Example: `with report.timed("sample"): ...` and at the end `report.metrics()["seconds/sample"]`
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deadlines: Deadlines | None = None, whom: Mapping[str, str] | None = None) -> None:
+        self._deadlines, self._whom = deadlines, whom or {}
         self._seconds: dict[str, float] = {}
         self._metrics: dict[str, float] = {}
         self.graded = GradingLog()
@@ -28,10 +30,14 @@ class StepReport:
 
     @contextmanager
     def timed(self, phase: str) -> Generator[None]:
-        """Add the seconds inside to `phase`."""
+        """Add the seconds inside to `phase`, which has a deadline."""
         start = time.perf_counter()
+        watched = (
+            nullcontext() if self._deadlines is None else self._deadlines.waiting(phase, self._whom.get(phase, phase))
+        )
         try:
-            yield
+            with watched:
+                yield
         finally:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
 

@@ -1,0 +1,178 @@
+"""A deadline for every wait, with whose it is; a word when it takes long; the stacks of all threads when it is missed.
+
+    with Deadlines(recipe.deadlines, run.path / "log", reporter.message) as deadlines:
+        with deadlines.waiting("grade", "the reward functions judge, length"):
+            ...
+
+A thread of its own watches. After `silence` seconds it says what is waited for, and again after as many. At the
+deadline it writes all stacks into the log and breaks the wait off: it cancels the task that waits, and if that does
+nothing, for the event loop itself is held up, sends a signal, which ends a sleep, a read and a loop of Python. Either
+way a `DeadlineError` comes of it. What no signal ends (a loop in C that never lets Python run) is ended a little
+later by faulthandler, which needs no Python to run: all stacks into the log, then exit code 1.
+
+Signals and exits are for the main thread of a program only. In another thread (a notebook's) a wait that holds up its
+event loop is told and its stacks are written, and it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, cast
+
+from groupwise.config.guards import DeadlinesSection
+from groupwise.errors import DeadlineError
+from groupwise.runs.identity import now
+
+GRACE = 20.0
+"""Seconds from the deadline to the exit, for what no signal ends."""
+
+
+class _MissedError(BaseException):
+    """Raised where the main thread is. No `Exception`: a wait must not be able to swallow it by mistake."""
+
+
+@dataclass(slots=True)
+class _Wait:
+    phase: str
+    whom: str
+    since: float
+    deadline: float | None
+    in_main_thread: bool
+    told: float
+    cancel: Callable[[], None]
+    """Cancels the task that waits, if its event loop is free to do so."""
+    missed: bool = False
+
+
+class Deadlines:
+    """The waits of one run. One at a time: a wait inside another is a part of it."""
+
+    def __init__(
+        self, section: DeadlinesSection, log: Path, say: Callable[[str], None], *, grace: float = GRACE
+    ) -> None:
+        self._limits: dict[str, float] = section.model_dump()
+        self._silence = section.silence
+        self._log_path, self._say, self._grace = log, say, grace
+        self._wait: _Wait | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="groupwise deadlines", daemon=True)
+        self._log: IO[bytes] | None = None
+        self._before: signal.Handlers | Callable[[int, FrameType | None], object] | int | None = None
+
+    def __enter__(self) -> Deadlines:
+        self._log = self._log_path.open("ab")
+        if _has_signals():
+            self._before = signal.signal(signal.SIGUSR2, self._break_off)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
+        if _has_signals():
+            signal.signal(signal.SIGUSR2, self._before)
+        assert self._log is not None
+        self._log.close()
+
+    @contextmanager
+    def waiting(self, phase: str, whom: str) -> Generator[None]:
+        """Inside, `whom` is waited for, until `deadlines.PHASE` seconds have passed. A phase of another name has no
+        deadline, and its waits are only told of."""
+        if self._wait is not None:
+            yield
+            return
+        start, deadline = time.monotonic(), self._limits.get(phase)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        wait = _Wait(phase, whom, start, deadline, in_main_thread, start, self._cancel())
+        if deadline is not None and wait.in_main_thread and _has_signals():
+            assert self._log is not None
+            faulthandler.dump_traceback_later(deadline + self._grace, exit=True, file=self._log)
+        self._wait = wait
+        try:
+            yield
+        except (_MissedError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):
+                task = asyncio.current_task()
+                if not wait.missed or task is None:
+                    raise
+                task.uncancel()
+            raise DeadlineError(
+                f"{whom} took longer than {deadline:g} s, and the wait was broken off; what every thread was doing is "
+                f"in {self._log_path}. If it only is slow, raise deadlines.{phase}"
+            ) from None
+        finally:
+            self._wait = None
+            faulthandler.cancel_dump_traceback_later()
+
+    def _cancel(self) -> Callable[[], None]:
+        try:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        except RuntimeError:
+            return _nothing
+
+        def cancel(wait: _Wait | None) -> None:
+            if task is not None and wait is not None and self._wait is wait:
+                task.cancel()
+
+        return lambda: cast(None, loop.call_soon_threadsafe(cancel, self._wait))
+
+    def _watch(self) -> None:
+        beat = min(1.0, self._silence / 4, *(limit / 4 for limit in self._limits.values()))
+        while not self._over.wait(beat):
+            wait = self._wait
+            if wait is None:
+                continue
+            moment = time.monotonic()
+            if wait.deadline is not None and moment - wait.since >= wait.deadline:
+                self._miss(wait)
+            elif moment - wait.told >= self._silence:
+                wait.told = moment
+                until = "" if wait.deadline is None else f", until {wait.deadline:g} s (deadlines.{wait.phase})"
+                self._say(f"{now()}: waiting for {wait.whom} since {moment - wait.since:.0f} s{until}")
+
+    def _miss(self, wait: _Wait) -> None:
+        if not wait.missed:
+            wait.missed = True
+            assert self._log is not None and wait.deadline is not None
+            self._log.write(f"{now()}  {wait.whom} missed the deadline of {wait.deadline:g} s; all threads:\n".encode())
+            self._log.flush()
+            faulthandler.dump_traceback(file=self._log, all_threads=True)
+            self._say(f"{wait.whom} missed the deadline of {wait.deadline:g} s: stacks in {self._log_path}")
+            wait.cancel()
+        elif wait.in_main_thread and _can_signal() and self._wait is wait:
+            signal.pthread_kill(_main(), signal.SIGUSR2)
+
+    def _break_off(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread, wherever it is."""
+        if self._wait is not None and self._wait.missed:
+            raise _MissedError
+
+
+def _nothing() -> None:
+    """There is no event loop."""
+
+
+def _main() -> int:
+    identifier = threading.main_thread().ident
+    assert identifier is not None
+    return identifier
+
+
+def _can_signal() -> bool:
+    return sys.platform != "win32"
+
+
+def _has_signals() -> bool:
+    """Handlers can be set from the main thread only, and Windows has no such signal."""
+    return _can_signal() and threading.current_thread() is threading.main_thread()

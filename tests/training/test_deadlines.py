@@ -1,0 +1,134 @@
+"""Waits that are too long: told, dumped, broken off; and a process that no signal reaches ends all the same."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from toy_runs import small_letters, trainer_of
+
+from groupwise.config.guards import DeadlinesSection
+from groupwise.errors import DeadlineError
+from groupwise.training.deadlines import Deadlines
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """Deadlines of 0.3 s, what they said, and their log."""
+    said = []
+    section = DeadlinesSection(sample=0.3, grade=0.3, silence=0.1)
+    with Deadlines(section, tmp_path / "log", said.append) as deadlines:
+        yield deadlines, said, tmp_path / "log"
+
+
+def test_a_sleep_is_broken_off_and_the_stacks_are_in_the_log(watched):
+    deadlines, said, log = watched
+    began = time.monotonic()
+    with (
+        pytest.raises(DeadlineError, match=r"judge took longer than 0.3 s.*raise deadlines.grade"),
+        deadlines.waiting("grade", "judge"),
+    ):
+        time.sleep(60)
+    assert time.monotonic() - began < 5
+    assert "waiting for judge since 0 s, until 0.3 s (deadlines.grade)" in said[0]
+    assert "judge missed the deadline of 0.3 s" in said[-1]
+    text = log.read_text()
+    assert "all threads" in text
+    assert "test_a_sleep_is_broken_off" in text
+
+
+def test_a_loop_that_swallows_exceptions_is_broken_off(watched):
+    def stubborn():
+        while True:
+            try:
+                time.sleep(0.01)
+            except Exception:
+                continue
+
+    with pytest.raises(DeadlineError), watched[0].waiting("grade", "judge"):
+        stubborn()
+
+
+def test_a_wait_of_the_event_loop_is_cancelled_and_the_loop_goes_on(watched):
+    async def waits():
+        with pytest.raises(DeadlineError, match="the engine took longer"), watched[0].waiting("sample", "the engine"):
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(0.01)
+        return asyncio.current_task().cancelling()
+
+    assert asyncio.run(waits()) == 0
+
+
+def test_a_cancellation_of_someone_else_stays_one(watched):
+    async def waits():
+        with watched[0].waiting("sample", "the engine"):
+            await asyncio.sleep(10)
+
+    async def cancels():
+        task = asyncio.create_task(waits())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancels())
+
+
+def test_quick_waits_and_phases_without_a_deadline_say_nothing(watched):
+    deadlines, said, _ = watched
+    for _ in range(3):
+        with deadlines.waiting("grade", "judge"), deadlines.waiting("sample", "inside"):
+            pass
+    time.sleep(0.4)
+    assert said == []
+    with deadlines.waiting("tidying", "nobody"):
+        time.sleep(0.4)
+    assert said and all("waiting for nobody" in text and "until" not in text for text in said)
+
+
+def test_no_thread_and_no_handler_is_left(tmp_path):
+    import signal
+
+    before, handler = threading.active_count(), signal.getsignal(signal.SIGUSR2)
+    with Deadlines(DeadlinesSection(), tmp_path / "log", print):
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+    assert signal.getsignal(signal.SIGUSR2) == handler
+
+
+HOLDS_THE_INTERPRETER = """
+import ctypes, sys
+from pathlib import Path
+from groupwise.config.guards import DeadlinesSection
+from groupwise.training.deadlines import Deadlines
+
+def judge():
+    ctypes.PyDLL(None).sleep(60)      # PyDLL keeps the interpreter's lock: no thread and no handler can run
+
+with Deadlines(DeadlinesSection(grade=0.3), Path(sys.argv[1]), print, grace=0.5) as deadlines:
+    with deadlines.waiting("grade", "judge"):
+        judge()
+"""
+
+
+def test_what_no_signal_ends_is_ended_by_its_exit(tmp_path):
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", HOLDS_THE_INTERPRETER, str(tmp_path / "log")], timeout=50, check=False)
+    assert done.returncode == 1
+    assert time.monotonic() - began < 40
+    assert "in judge" in (tmp_path / "log").read_text()
+
+
+def test_a_reward_that_never_returns_ends_the_run_and_names_itself(tmp_path):
+    def sleeper(completions, **kwargs):
+        time.sleep(60)
+
+    trainer = trainer_of(tmp_path, rewards=(small_letters, sleeper), **{"deadlines.grade": 0.5})
+    with pytest.raises(DeadlineError, match="the reward functions small_letters, sleeper took longer"):
+        trainer.train()
+    run = tmp_path / "toy"
+    assert '"status": "failed"' in (run / "run.json").read_text()
+    assert "in sleeper" in (run / "log").read_text()
+    assert (run / "model" / "model.safetensors").is_file()
