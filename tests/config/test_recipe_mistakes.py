@@ -6,8 +6,10 @@ import math
 import pytest
 
 from groupwise.config import PRESETS, load_recipe
+from groupwise.config.schema import task_kinds
 from groupwise.errors import RecipeError
 
+KINDS = ", ".join(f'"{kind}"' for kind in sorted(task_kinds()))
 ALL_PRESETS = ", ".join(f'"{name}"' for name in PRESETS)
 
 
@@ -45,8 +47,7 @@ kind = "gsm8k"
 def test_empty_recipe_says_what_to_add(desk):
     assert desk.complaints("") == [
         'recipe.toml  model.id: missing. Write under [model]: id = "...". A folder, or the id of a model on the hub.',
-        'recipe.toml  task.kind: missing. Write under [task]: kind = one of "arithmetic", "dataset", "gsm8k". '
-        "Where the problems come from.",
+        f"recipe.toml  task.kind: missing. Write under [task]: kind = one of {KINDS}. Where the problems come from.",
     ]
 
 
@@ -71,7 +72,7 @@ def test_empty_recipe_says_what_to_add(desk):
         ),
         ("lora.rank = 8", "lora.rank: unknown setting. [lora] has r, alpha, dropout, targets"),
         ("task.digits = 4", 'task.digits: unknown setting for kind = "gsm8k". Only kind = "arithmetic" has it'),
-        ("task.columns = {}", 'task.columns: unknown setting for kind = "gsm8k". Only kind = "dataset" has it'),
+        ("task.shuffle = true", 'task.shuffle: unknown setting for kind = "gsm8k". Only kind = "choice" has it'),
         ("task.pathh = 'x'", 'task.pathh: unknown setting. Did you mean task.path? (default "openai/gsm8k")'),
         (
             "rewards = [{function = 'x', wieght = 2}]",
@@ -91,7 +92,7 @@ def test_unknown_settings(desk, smallest, line, complaint):
 
 def test_unknown_setting_in_a_recipe_of_no_known_kind_of_task(desk):
     assert desk.complaints('model.id = "x"\ntask.kind = "gsm"\ntask.digits = 4') == [
-        'recipe.toml:2  task.kind: got "gsm", needs one of "arithmetic", "dataset", "gsm8k". Did you mean "gsm8k"?'
+        f'recipe.toml:2  task.kind: got "gsm", needs one of {KINDS}. Did you mean "gsm8k"?'
     ]
 
 

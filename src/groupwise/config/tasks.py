@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -59,11 +59,9 @@ class Gsm8kTask(TaskSection):
     """Take this many problems out of the training split and evaluate on them instead of on `eval_split`."""
 
 
-class DatasetTask(TaskSection):
-    """Your own rows: jsonl, json, csv or parquet files, a folder of them, or a data set on the hub."""
+class RowsTask(TaskSection):
+    """Settings of tasks that read rows: jsonl, json, csv or parquet files, a folder of them, a data set on the hub."""
 
-    kind: Literal["dataset"]
-    """Where the problems come from."""
     path: str = Field(min_length=1)
     """File, folder, or id on the hub."""
     name: str | None = None
@@ -82,4 +80,69 @@ class DatasetTask(TaskSection):
     """Use only the first so many training rows."""
 
 
-AnyTask = Annotated[ArithmeticTask | Gsm8kTask | DatasetTask, Field(discriminator="kind")]
+class DatasetTask(RowsTask):
+    """Your own rows: a prompt, and whatever the rewards need."""
+
+    kind: Literal["dataset"]
+    """Where the problems come from."""
+
+
+class BoxedTask(RowsTask):
+    r"""Mathematics as in MATH (arXiv 2103.03874): a `problem`, and a `solution` with the answer in \boxed{}."""
+
+    kind: Literal["boxed"]
+    """Where the problems come from."""
+
+
+class ChoiceTask(RowsTask):
+    """Multiple choice as in MMLU, ARC, GPQA: a question, its choices, and which of them is right."""
+
+    kind: Literal["choice"]
+    """Where the problems come from."""
+    shuffle: bool = False
+    """Put the choices in an order of the problem's own, by the seed."""
+
+
+class CodeTask(RowsTask):
+    """Programs to write, as in MBPP, HumanEval, APPS: rows with tests, or with inputs and outputs."""
+
+    kind: Literal["code"]
+    """Where the problems come from."""
+
+
+class GymSet(Section):
+    """One set of reasoning-gym among several."""
+
+    name: str
+    """Its name in the library, such as "countdown"."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often it is drawn, relative to the others."""
+    difficulty: int | None = Field(default=None, ge=0)
+    """Level of the library's own curriculum; unset: the set's defaults."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the set, before those of the difficulty."""
+
+
+class ReasoningGymTask(TaskSection):
+    """Procedural problems with verifiers (reasoning-gym, arXiv 2505.24760). Needs the extra `gym`."""
+
+    kind: Literal["reasoning_gym"]
+    """Where the problems come from."""
+    name: str | None = None
+    """One set of the library, such as "countdown"; or give `sets`."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the set, such as `{min_numbers = 3}`, before those of the difficulty."""
+    difficulty: int | None = Field(default=None, ge=0)
+    """Level of the library's own curriculum; unset: the set's defaults."""
+    sets: list[GymSet] = Field(default_factory=list[GymSet])
+    """Several sets, drawn by weight: `[{name = "maze"}, {name = "chain_sum", weight = 2}]`."""
+    train_size: int = Field(default=1000, ge=1)
+    """Problems to train on, those left out that ask a held-out question."""
+    eval_size: int = Field(default=100, ge=1)
+    """Held-out problems."""
+
+
+AnyTask = Annotated[
+    ArithmeticTask | Gsm8kTask | DatasetTask | BoxedTask | ChoiceTask | CodeTask | ReasoningGymTask,
+    Field(discriminator="kind"),
+]

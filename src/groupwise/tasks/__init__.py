@@ -2,6 +2,10 @@
 
 arithmetic   generated sums, nothing to download
 gsm8k        grade-school word problems
+boxed        mathematics with answers in \\boxed{}, as in MATH
+choice       multiple choice
+code         programs to write, with tests
+reasoning_gym  any task set of that library, with its own verifier
 dataset      your own files, or a data set on the hub; `rows` for rows in memory
 """
 
@@ -9,7 +13,8 @@ from groupwise.tasks.arithmetic import arithmetic
 from groupwise.tasks.build import TASKS, build_task
 from groupwise.tasks.dataset import dataset
 from groupwise.tasks.gsm8k import gsm8k
+from groupwise.tasks.gym import reasoning_gym
 from groupwise.tasks.rows import rows
 from groupwise.tasks.task import Task
 
-__all__ = ["TASKS", "Task", "arithmetic", "build_task", "dataset", "gsm8k", "rows"]
+__all__ = ["TASKS", "Task", "arithmetic", "build_task", "dataset", "gsm8k", "reasoning_gym", "rows"]

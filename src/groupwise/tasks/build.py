@@ -10,15 +10,38 @@ from typing import Any
 from groupwise.errors import TaskError
 from groupwise.tasks.arithmetic import SYSTEM_PROMPT as ARITHMETIC_WORDS
 from groupwise.tasks.arithmetic import arithmetic
+from groupwise.tasks.boxed import SYSTEM_PROMPT as BOXED_WORDS
+from groupwise.tasks.boxed import boxed
+from groupwise.tasks.choice import SYSTEM_PROMPT as CHOICE_WORDS
+from groupwise.tasks.choice import choice
+from groupwise.tasks.code import SYSTEM_PROMPT as CODE_WORDS
+from groupwise.tasks.code import code
 from groupwise.tasks.dataset import dataset
 from groupwise.tasks.gsm8k import SYSTEM_PROMPT as GSM8K_WORDS
 from groupwise.tasks.gsm8k import gsm8k
+from groupwise.tasks.gym import reasoning_gym
+from groupwise.tasks.gym.task import SYSTEM_PROMPT as GYM_WORDS
 from groupwise.tasks.task import Task, system_words
 
-TASKS: Mapping[str, Callable[..., Task]] = {"arithmetic": arithmetic, "gsm8k": gsm8k, "dataset": dataset}
+TASKS: Mapping[str, Callable[..., Task]] = {
+    "arithmetic": arithmetic,
+    "gsm8k": gsm8k,
+    "dataset": dataset,
+    "boxed": boxed,
+    "choice": choice,
+    "code": code,
+    "reasoning_gym": reasoning_gym,
+}
 """By `task.kind` of a recipe. To add one: write `name(**settings) -> Task`, enter it here and its section in config."""
 
-OWN_WORDS: Mapping[str, str] = {"arithmetic": ARITHMETIC_WORDS, "gsm8k": GSM8K_WORDS}
+OWN_WORDS: Mapping[str, str] = {
+    "arithmetic": ARITHMETIC_WORDS,
+    "gsm8k": GSM8K_WORDS,
+    "boxed": BOXED_WORDS,
+    "choice": CHOICE_WORDS,
+    "code": CODE_WORDS,
+    "reasoning_gym": GYM_WORDS,
+}
 """What `task.system_prompt = "default"` stands for."""
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from groupwise.errors import TaskError
-from groupwise.tasks.reading import Source, read_split
-from groupwise.tasks.rows import rows
+from groupwise.tasks.reading import Row, Source, read_split
+from groupwise.tasks.rows import renamed, rows
 from groupwise.tasks.task import Task
+
+Convert: TypeAlias = Callable[[Row, str], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +35,31 @@ class _Settings:
     """Put in front of every problem."""
 
 
-def dataset(path: str, *, folder: Path = Path(), seed: int = 0, **settings: Any) -> Task:
+def dataset(
+    path: str, *, folder: Path = Path(), seed: int = 0, convert: Convert | None = None, **settings: Any
+) -> Task:
     """A task of jsonl, json, csv or parquet files, or of a hub data set. See `_Settings` for what else can be set, and
-    `rows` for what a row holds.
+    `rows` for what a row holds. `convert` makes such a row of one of the file's, and is told which one it is.
 
     Example: `dataset("sums.jsonl", columns={"prompt": "question"}, hold_out=100)`
     """
     chosen = _Settings(**settings)
     source = Source(path, folder, chosen.name, chosen.revision)
     _check_fits(source, chosen)
-    train = read_split(source, chosen.train_split)
-    held_out = None if chosen.eval_split is None else read_split(source, chosen.eval_split)
+
+    def split(name: str) -> list[Row]:
+        found = read_split(source, name)
+        if convert is None:
+            return found
+        where = f"{path}, split {name!r}, row"
+        return [convert(renamed(row, chosen.columns, f"{where} {i}"), f"{where} {i}") for i, row in enumerate(found)]
+
+    held_out = None if chosen.eval_split is None else split(chosen.eval_split)
     return rows(
-        train,
+        split(chosen.train_split),
         held_out,
         name=Path(path).stem,
-        columns=chosen.columns,
+        columns={} if convert else chosen.columns,
         hold_out=chosen.hold_out,
         limit=chosen.limit,
         system_prompt=chosen.system_prompt,

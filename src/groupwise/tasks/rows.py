@@ -105,28 +105,33 @@ def _prompt_key(problem: Problem) -> str:
     )
 
 
-def _problem(row: Mapping[str, Any], index: int, prefix: str, columns: Mapping[str, str]) -> Problem:
-    where = f"{prefix}, row {index}"
+def renamed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> dict[str, Any]:
+    """The row with its columns called as `task.columns` has it: new name -> name in the data."""
     for new, old in columns.items():
         if old not in row:
-            raise TaskError(f"{where} has no column {old!r} to call {new!r} (task.columns); it has {_listed(row)}")
-    renamed = {name: value for name, value in row.items() if name not in columns.values()}
-    renamed |= {new: row[old] for new, old in columns.items()}
-    clash = sorted(RESERVED & renamed.keys())
+            raise TaskError(f"{where} has no column {old!r} to call {new!r} (task.columns); it has {listed(row)}")
+    kept = {name: value for name, value in row.items() if name not in columns.values()}
+    return kept | {new: row[old] for new, old in columns.items()}
+
+
+def _problem(row: Mapping[str, Any], index: int, prefix: str, columns: Mapping[str, str]) -> Problem:
+    where = f"{prefix}, row {index}"
+    given = renamed(row, columns, where)
+    clash = sorted(RESERVED & given.keys())
     if clash:
         raise TaskError(
             f"{where} has a column {clash[0]!r}, but reward functions are given something else by that name: "
             f'rename it, for example with task.columns = {{my_{clash[0]} = "{clash[0]}"}}'
         )
-    if "prompt" not in renamed:
+    if "prompt" not in given:
         raise TaskError(
-            f"{where} has no column 'prompt'; it has {_listed(row)}. Say which one it is, "
+            f"{where} has no column 'prompt'; it has {listed(row)}. Say which one it is, "
             'for example task.columns = {prompt = "question"}'
         )
-    prompt = _prompt(renamed.pop("prompt"), where)
-    for name, value in renamed.items():
+    prompt = _prompt(given.pop("prompt"), where)
+    for name, value in given.items():
         _check_text(value, f"{where}, column {name!r}")
-    return Problem(f"{prefix}/{index}", prompt, renamed)
+    return Problem(f"{prefix}/{index}", prompt, given)
 
 
 def _prompt(value: Any, where: str) -> Prompt:
@@ -164,5 +169,6 @@ def _check_text(value: Any, where: str) -> None:
             ) from error
 
 
-def _listed(row: Mapping[str, Any]) -> str:
+def listed(row: Mapping[str, Any]) -> str:
+    """The names of a row's columns, for messages."""
     return ", ".join(map(str, row)) or "no columns"
