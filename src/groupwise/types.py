@@ -27,6 +27,11 @@ Prompt: TypeAlias = str | tuple[Message, ...]
 FinishReason: TypeAlias = Literal["stop", "length"]
 """`stop`: an end token or a stop string. `length`: cut by the token limit."""
 
+Outcome: TypeAlias = Literal["scored", "wrong", "unknown", "ungraded"]
+"""What grading came to. `scored`: by the reward functions. `wrong`: the answer itself ran into a limit (time, memory,
+size, a violation), and scores like a wrong answer. `unknown`: our machinery failed, so there is no reward. `ungraded`:
+no function grades it, or none did so far."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -74,14 +79,16 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A completion and its grade. `reward` is the weighted sum of the parts; `None` means that no function graded it,
-    and such a rollout takes no part in its group's mean, std or gradient. One that is `masked` counts in mean and std,
-    and trains nothing."""
+    """A completion and its grade. `reward` is the weighted sum of the parts; `None` means that no function graded it
+    or that its grade is unknown, and such a rollout takes no part in its group's mean, std or gradient. `why` says
+    which limit was hit, or what failed. One that is `masked` counts in mean and std, and trains nothing."""
 
     completion: Completion
     reward_parts: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
     reward: float | None = None
     advantage: float = 0.0
+    outcome: Outcome = "ungraded"
+    why: str = ""
     masked: bool = False
 
     @property

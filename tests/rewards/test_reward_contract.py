@@ -36,12 +36,12 @@ CHAT = Answers(
 
 
 def of(function, **more):
-    return RewardFunction(name_of(function), function, **more)
+    return RewardFunction(name_of(function), function, **{"on_error": "stop", **more})
 
 
 def graded(functions, answers=PLAIN, **more):
     rewards = [f if isinstance(f, RewardFunction) else of(f) for f in functions]
-    return asyncio.run(grade(rewards, answers, **more))
+    return [row.parts for row in asyncio.run(grade(rewards, answers, **more))]
 
 
 def values(function, answers=PLAIN):
@@ -190,7 +190,7 @@ def test_a_plain_function_may_start_an_event_loop_of_its_own():
         assert asyncio.current_task() is not None
         return rows
 
-    assert [row["judge"] for row in asyncio.run(grade_between_awaits())] == [1.0, 1.0, 1.0, 4.0]
+    assert [row.parts["judge"] for row in asyncio.run(grade_between_awaits())] == [1.0, 1.0, 1.0, 4.0]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no signal timers here")

@@ -76,7 +76,7 @@ def test_every_built_in_grades_hostile_text_quickly(text):
     for extract in (last_answer, first_answer, hash_answer, boxed_answer, stated_answer, last_number, number):
         extract(text)
     assert time.perf_counter() - started < 20  # seconds: ample, for a quadratic scan of the longest would take hours
-    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert all(math.isfinite(value) for row in rows for value in row.parts.values())
 
 
 @given(st.text(st.sampled_from(list("<>/#$-.,0123456789eE {}\\ ansbox\n\u2212\ud800\x00")), max_size=60))

@@ -19,7 +19,7 @@ ANSWERS = Answers(
 
 def refusal(function, answers=ANSWERS, **more):
     with pytest.raises(RewardError) as caught:
-        asyncio.run(grade([RewardFunction(name_of(function), function, **more)], answers))
+        asyncio.run(grade([RewardFunction(name_of(function), function, on_error="stop", **more)], answers))
     return caught.value
 
 
@@ -166,7 +166,7 @@ def test_a_failing_async_function_leaves_none_behind():
     async def fails(completions):
         raise RuntimeError("at once")
 
-    rewards = [RewardFunction("fails", fails), RewardFunction("slow", slow)]
+    rewards = [RewardFunction("fails", fails, on_error="stop"), RewardFunction("slow", slow)]
     with pytest.raises(RewardError, match="'fails' raised RuntimeError: at once"):
         asyncio.run(grade(rewards, ANSWERS))
     assert ended == ["slow"]

@@ -84,7 +84,7 @@ def test_rows_in_errors_are_counted_over_all_groups():
         return [0.0, 0.0, 0.0, float("nan")]
 
     with pytest.raises(RewardError, match=r"'last_is_wrong' returned nan for row 3 \(prompt .*2\+2="):
-        asyncio.run(graded(GROUPS, [RewardFunction("last_is_wrong", last_is_wrong)]))
+        asyncio.run(graded(GROUPS, [RewardFunction("last_is_wrong", last_is_wrong, on_error="stop")]))
 
 
 def test_no_groups():

@@ -10,6 +10,7 @@ from toy_runs import ROWS, Listener, loaded, small_letters, trainer_of
 
 from groupwise.errors import LearnerError, RecipeError, RewardError, RunError, TaskError
 from groupwise.learner.learner import Learner
+from groupwise.rewards import RewardFunction, Unknown
 from groupwise.runs.folder import RunFolder
 
 
@@ -43,8 +44,9 @@ def test_a_reward_that_raises_names_itself_and_its_row_and_loses_nothing(tmp_pat
             return [int("no number") if a == bad[0] else 1.0 for a in answer]
         return small_letters(completions)
 
+    stopping = RewardFunction("fragile", fragile, on_error="stop")
     with pytest.raises(RewardError, match=r"'fragile' raised ValueError.*no number.*row 4"):
-        trainer_of(tmp_path, [fragile], **{"train.steps": 4, "task.hold_out": 2}).train()
+        trainer_of(tmp_path, [stopping], **{"train.steps": 4, "task.hold_out": 2}).train()
     run = RunFolder.open(tmp_path / "toy")
     assert run.status == "failed"
     assert "fragile" in run.identity["error"]
@@ -54,6 +56,37 @@ def test_a_reward_that_raises_names_itself_and_its_row_and_loses_nothing(tmp_pat
     assert len(run.rollouts(1)) == 8
     assert [row["label"] for row in run.evaluations()] == ["before"]
     assert run.trained_model().is_dir(), "the step that was made is not lost"
+
+
+def test_a_few_unknown_grades_are_told_and_many_end_the_run(tmp_path):
+    listener = Listener()
+
+    def fails_on(count, step):
+        def fragile(completions, completion_ids, trainer_state, **kwargs):
+            broken = trainer_state.global_step == step
+            return [Unknown("the judge is down") if broken and i < count else 1.0 for i in range(len(completions))]
+
+        return fragile
+
+    settings = {"train.steps": 4, "train.prompts_per_step": 4, "evaluation.before": False}
+    run = trainer_of(tmp_path, [fails_on(3, 3)], reporter=listener, **settings).train()
+    assert [share for _, share in run.metrics.series("unknown")] == [0.0, 0.0, 3 / 16, 0.0]
+    told = [message for message in listener.messages if "could not be graded" in message]
+    assert told == [
+        "step 3: 3 of the last 48 rollouts could not be graded (6%); nothing is learnt from them. "
+        "fragile: the judge is down"
+    ]
+    first, fine = run.rollouts(3)[0], run.rollouts(3)[4]
+    assert (first.outcome, first.reward, first.advantage, first.why) == (
+        "unknown",
+        None,
+        0.0,
+        "fragile: the judge is down",
+    )
+    assert (fine.outcome, fine.reward, fine.why) == ("scored", 1.0, "")
+    with pytest.raises(RewardError, match=r"step 1: 4 of the last 16 rollouts .*25%.*more than 20%.*the judge is down"):
+        trainer_of(tmp_path, [fails_on(4, 1)], **settings, **{"run.name": "bad"}).train()
+    assert RunFolder.open(tmp_path / "bad").rollout_steps() == [1], "what could not be graded is there to look at"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pydantic import Field
 from groupwise.config.algorithm import AlgorithmSection as AlgorithmSection
 from groupwise.config.algorithm import LearnerSection as LearnerSection
 from groupwise.config.algorithm import OptimizerSection as OptimizerSection
+from groupwise.config.rewards import RewardSection as RewardSection
 from groupwise.config.section import Section as Section
 from groupwise.config.tasks import AnyTask as AnyTask
 from groupwise.config.tasks import TaskSection as TaskSection
@@ -74,17 +75,6 @@ class ReferenceSection(Section):
     """Move the reference towards the policy every so many steps; unset: it stays where training began."""
     mix: float = Field(default=0.6, gt=0, le=1)
     """reference <- mix * policy + (1 - mix) * reference."""
-
-
-class RewardSection(Section):
-    """One reward function. A list of them is summed by weight."""
-
-    function: str = Field(min_length=1)
-    """A built-in name, `file.py:name` (beside the recipe), or `package.module:name`."""
-    weight: float = 1.0
-    """Factor in the sum."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Keyword settings of a built-in, such as `{target = 50}`; handed on to your own function as keyword arguments."""
 
 
 class SamplingSection(Section):

@@ -26,7 +26,7 @@ from groupwise.maths.selections import SELECTIONS, Choice
 from groupwise.maths.surrogates import SURROGATES
 from groupwise.maths.tables import Bound, Table, bind, bind_function, settings_of
 from groupwise.maths.weights import WEIGHTS
-from groupwise.types import Group
+from groupwise.types import Group, Rollout
 
 R = TypeVar("R")
 
@@ -115,7 +115,7 @@ class Algorithm:
         for taken_QG in (length_QG, penalties_QG or []):
             if any(map(any, taken_QG)):
                 rewards_QG = [_less(*group) for group in zip(rewards_QG, taken_QG, strict=True)]
-        parts_QG = [[rollout.reward_parts for rollout in group.rollouts] for group in groups]
+        parts_QG = [[_parts(rollout) for rollout in group.rollouts] for group in groups]
         names = (name for parts_G in parts_QG for parts in parts_G for name in parts)
         return self.advantage(
             rewards_QG=rewards_QG,
@@ -199,6 +199,12 @@ class Algorithm:
 
 def _less(rewards_G: Sequence[float | None], taken_G: Sequence[float]) -> list[float | None]:
     return [None if reward is None else reward - taken for reward, taken in zip(rewards_G, taken_G, strict=True)]
+
+
+def _parts(rollout: Rollout) -> Mapping[str, float | None]:
+    """Without the parts of a rollout whose grade is unknown: what one function says must not move the others' mean."""
+    known = rollout.reward is not None
+    return {name: part if known else None for name, part in rollout.reward_parts.items()}
 
 
 def _defaults(setting: str) -> list[tuple[Any, str]]:

@@ -32,19 +32,24 @@ from groupwise.rewards.answers import (
 )
 from groupwise.rewards.contract import RESERVED, Answers, RewardFunction, TrainerState, name_of
 from groupwise.rewards.format import soft_format, strict_format, tag_count, tags_present
-from groupwise.rewards.grading import grade, total, with_unique_names
+from groupwise.rewards.grading import grade
 from groupwise.rewards.load import BUILT_IN, as_reward, load_reward
 from groupwise.rewards.log import GradingLog
 from groupwise.rewards.numerals import last_number, number
+from groupwise.rewards.outcomes import Grade, Mark, Unknown, Wrong, total, with_unique_names
 from groupwise.rewards.shaping import length, reached_end
 
 __all__ = [
     "BUILT_IN",
     "RESERVED",
     "Answers",
+    "Grade",
     "GradingLog",
+    "Mark",
     "RewardFunction",
     "TrainerState",
+    "Unknown",
+    "Wrong",
     "agreement",
     "as_reward",
     "boxed_answer",

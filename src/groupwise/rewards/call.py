@@ -1,176 +1,148 @@
-"""Calling one reward function: give it what it names, run it, and accept only what a reward is.
+"""Calling one reward function on a batch, and what becomes of a call that fails.
 
-A reward is a finite number (int, float, bool, a numpy scalar, a tensor without dimensions), or None for a row that the
-function does not grade. Everything else is a RewardError that names the function and the row.
+    on_error = "unknown"   the rows that it fails on have no reward; the others are graded without them
+    on_error = "retry"     the same after two more attempts, one and four seconds later
+    on_error = "stop"      a RewardError that names the function and the row
+
+Which rows those are is found by giving it one row after another. (A function with side effects sees those calls; what
+it logs in them is thrown away.) A row that alone uses up its time or memory, while others do not, hit a limit by
+itself: that is `Wrong`, not unknown. If every row does, it is the function.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import random
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Set
-from contextlib import contextmanager
-from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from groupwise.errors import RewardError
-from groupwise.rewards.contract import NOT_COLUMNS, RESERVED, Answers, RewardFunction, TrainerState, unwrapped
-from groupwise.rewards.failure import excerpt, shown, where_raised
-from groupwise.rewards.log import GradingLog, Notebook
-
-_LARGEST = 3.4028234663852886e38
-"""Rewards are fp32 numbers, in TRL as in our maths: what overflows there is infinite."""
+from groupwise.rewards.contract import Answers, RewardFunction, TrainerState
+from groupwise.rewards.failure import Failure, excerpt
+from groupwise.rewards.isolated.place import in_its_process
+from groupwise.rewards.isolated.thread import in_a_thread
+from groupwise.rewards.log import GradingLog
+from groupwise.rewards.outcomes import Mark, Unknown, Wrong, settled
 
 _SEARCH_SECONDS = 10.0
 """How long to look for the row that makes a function raise."""
 
+_HUNG_ROWS = 4
+"""So many rows that hang one after another, and none that does not: then it is the function that hangs."""
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it makes a coroutine: an async function, an object with an async `__call__`, a partial of one."""
-    inner: Any = unwrapped(function)
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
+PAUSES = (1.0, 4.0)
+"""Seconds before each further attempt."""
+
+Once: TypeAlias = Callable[[Answers, GradingLog], Awaitable[list[Mark]]]
 
 
-async def call(
-    reward: RewardFunction, answers: Answers, trainer_state: TrainerState, log: GradingLog
-) -> list[float | None]:
-    """One reward per row of `answers`, or a RewardError.
+async def call(reward: RewardFunction, answers: Answers, trainer_state: TrainerState, log: GradingLog) -> list[Mark]:
+    """One mark per row of `answers`."""
 
-    When the function raises, it is called again with one row after another, only to find out which row it is: the
-    message then names that row. (A function with side effects sees those calls; what it logs in them is thrown away.)
-    """
-    keywords = _keywords(reward, answers, trainer_state, log)
+    async def once(some: Answers, notes: GradingLog) -> list[Mark]:
+        way = in_a_thread if reward.place is None else in_its_process
+        return await way(reward, some, trainer_state, notes)
+
+    if reward.on_error == "stop":
+        return settled(await _or_stop(reward, answers, once, log))
+    marks = await _or_unknown(answers, once, log, attempts=reward.on_error == "retry")
+    return settled(marks)
+
+
+async def _or_stop(reward: RewardFunction, answers: Answers, once: Once, log: GradingLog) -> list[Mark]:
     try:
-        returned = await _run(reward, keywords, len(answers))
-    except RewardError:
-        raise
-    except (Exception, SystemExit) as error:
-        where = where_raised(error, (__file__,))
-        row = await _row_that_raises(reward, answers, trainer_state)
-        raise RewardError(f"reward function {reward.name!r} raised {shown(error)}{where}. {row}") from error
-    if len(returned) != len(answers):
-        got = f"{len(returned)}" if len(returned) < len(answers) else f"more than {len(answers)}"
-        raise RewardError(
-            f"reward function {reward.name!r} returned {got} values for {len(answers)} completions: "
-            "return exactly one per completion, in order, and None for a row that it does not grade"
-        )
-    return [_value(reward.name, value, answers, row) for row, value in enumerate(returned)]
+        marks = await once(answers, log)
+    except Failure as failure:
+        if failure.kind == "returned":
+            raise RewardError(failure.words) from failure.__cause__
+        row = await _row_that_fails(answers, once)
+        raise RewardError(f"{failure.words}. {row}") from failure.__cause__
+    for row, mark in enumerate(marks):
+        if isinstance(mark, Unknown):
+            known = mark.why.startswith("reward function ")
+            where = "" if known else f"reward function {reward.name!r}, row {row} ({excerpt(answers, row)}): "
+            raise RewardError(where + mark.why)
+    return marks
 
 
-def _keywords(reward: RewardFunction, answers: Answers, state: TrainerState, log: GradingLog) -> dict[str, Any]:
-    """All that it could be given, cut down to what it names when it has no `**kwargs`."""
-    clash = sorted(RESERVED & set(answers.columns))
-    if clash:
-        raise RewardError(f"a column may not be called {clash[0]!r}, reward functions get other things by that name")
-    notebook = Notebook(log, reward.name, len(answers))
-    given = answers.keywords()
-    given |= {"trainer_state": state, "log_extra": notebook.log_extra, "log_metric": notebook.log_metric}
-    given |= reward.settings
-    try:
-        parameters = inspect.signature(reward.function).parameters.values()
-    except (TypeError, ValueError):  # written in C, without a signature: it has to take what comes
-        return given
-    by_keyword = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    for parameter in parameters:
-        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
-            raise RewardError(
-                f"reward function {reward.name!r} takes {parameter.name!r} by position only, but everything is given "
-                "by keyword: remove the '/' from its parameters"
-            )
-    missing = [p.name for p in by_keyword if p.default is p.empty and p.name not in given]
-    if missing:
-        columns = ", ".join(sorted(set(answers.columns) - NOT_COLUMNS)) or "none"
-        raise RewardError(
-            f"reward function {reward.name!r} asks for {missing[0]!r}, which is neither a column of this task "
-            f"(there are: {columns}) nor a setting: map a column to that name with task.columns, or give it a default"
-        )
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return given
-    named = {p.name for p in by_keyword}
-    return {name: value for name, value in given.items() if name in named}
-
-
-async def _run(reward: RewardFunction, keywords: dict[str, Any], rows: int) -> list[Any]:
-    """Call it and take what it returns, one value more than there are rows at most (a generator may be endless)."""
-    if is_async(reward.function):
-        returned = await reward.function(**keywords)
-    else:
-        with _outside_the_loop():
-            returned = reward.function(**keywords)
-            if not inspect.isawaitable(returned):
-                return _taken(reward.name, returned, rows)
-        returned = await returned
-    return _taken(reward.name, returned, rows)
-
-
-def _taken(name: str, returned: Any, rows: int) -> list[Any]:
-    wrong = isinstance(returned, str | bytes | Mapping | Set)  # iterable, but not a list of rewards in the rows' order
-    try:
-        iterator: Iterator[Any] = iter(returned)
-    except TypeError:
-        wrong, iterator = True, iter(())
-    if wrong:
-        raise RewardError(
-            f"reward function {name!r} returned {ascii(returned)[:80]} ({type(returned).__name__}): "
-            f"return a list with one number per completion ({rows} here)"
-        )
-    return list(islice(iterator, rows + 1))
-
-
-@contextmanager
-def _outside_the_loop() -> Generator[None]:
-    """Let a plain function run as if no event loop were running, on this thread.
-
-    TRL calls plain functions outside of any loop, so some of them call `asyncio.run`, and some set signal timers, which
-    only the main thread may: neither works inside a coroutine and in a helper thread at the same time. These four
-    functions are what asyncio offers to makers of loops and tasks for leaving and entering one.
-    """
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    asyncio.tasks._leave_task(loop, task)
-    asyncio._set_running_loop(None)
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(loop)
-        asyncio.tasks._enter_task(loop, task)
-
-
-async def _row_that_raises(reward: RewardFunction, answers: Answers, state: TrainerState) -> str:
-    """A sentence about the first row that makes the function raise when it is given that row alone."""
-    deadline = time.monotonic() + _SEARCH_SECONDS
+async def _row_that_fails(answers: Answers, once: Once) -> str:
+    """A sentence about the first row that makes the function fail when it is given that row alone."""
+    until = time.monotonic() + _SEARCH_SECONDS
     for row in range(len(answers)):
-        if time.monotonic() > deadline:
+        if time.monotonic() > until:
             return f"Which of the {len(answers)} rows it was is not known: none of the first {row} raises alone"
         try:
-            alone = answers.row(row)
-            await _run(reward, _keywords(reward, alone, state, GradingLog()), 1)
-        except (Exception, SystemExit) as error:
-            return f"It raises on row {row} ({excerpt(answers, row)}), there with {shown(error)}"
+            await once(answers.row(row), GradingLog())
+        except Failure as failure:
+            what = failure.words.partition(" raised ")[2].partition(" at ")[0] or failure.words
+            return f"It raises on row {row} ({excerpt(answers, row)}), there with {what}"
     return f"No row of the {len(answers)} makes it raise alone: it depends on the whole batch, or on chance"
 
 
-@runtime_checkable
-class _Scalar(Protocol):
-    """A numpy scalar or a tensor."""
+async def _or_unknown(answers: Answers, once: Once, log: GradingLog, *, attempts: bool) -> list[Mark]:
+    marks = await _attempt(answers, once, log)
+    for pause in PAUSES if attempts else ():
+        again = [row for row, mark in enumerate(marks) if isinstance(mark, Unknown)]
+        if not again:
+            break
+        await asyncio.sleep(pause)
+        # What the function logs belongs to the whole batch, so it is taken from the first attempt or not at all.
+        better = await _attempt(answers.rows(again), once, log if len(again) == len(answers) else GradingLog())
+        for row, mark in zip(again, better, strict=True):
+            marks[row] = mark
+    return marks
 
-    shape: Any
 
-    def item(self) -> Any: ...
+async def _attempt(answers: Answers, once: Once, log: GradingLog) -> list[Mark]:
+    notes = GradingLog()
+    try:
+        marks = await once(answers, notes)
+    except Failure as failure:
+        if failure.kind == "returned" or len(answers) == 1:
+            return [_blamed(failure)] * len(answers)
+        bad = await _failing_rows(answers, once)
+        if not bad:  # it depends on the whole batch, or on chance
+            return [Unknown(failure.words)] * len(answers)
+        return await _without(bad, answers, once, log)
+    log.add(notes, range(len(answers)), len(answers))
+    return marks
 
 
-def _value(name: str, value: Any, answers: Answers, row: int) -> float | None:
-    if value is None:
-        return None
-    plain = value.item() if isinstance(value, _Scalar) and tuple(value.shape) == () else value
-    if isinstance(plain, bool | int | float):
-        if -_LARGEST <= plain <= _LARGEST:
-            return float(plain)
-        wrong = "nan" if plain != plain else "a number that is infinite in fp32"
-    else:
-        wrong = f"{ascii(plain)[:80]} ({type(plain).__name__})"
-    raise RewardError(
-        f"reward function {name!r} returned {wrong} for row {row} ({excerpt(answers, row)}): "
-        "a reward is a finite number, or None for a row that the function does not grade"
-    )
+async def _failing_rows(answers: Answers, once: Once) -> dict[int, Wrong | Unknown]:
+    """The rows that it fails on alone; all rows, if it does so on each that was looked at: then it is the function."""
+    bad: dict[int, Wrong | Unknown] = {}
+    until, looked, slow = time.monotonic() + _SEARCH_SECONDS, 0, 0
+    # In no order: the completions of one problem stand together, and are often bad together.
+    for row in random.Random(0).sample(range(len(answers)), len(answers)):
+        if slow == looked >= _HUNG_ROWS or (slow == 0 and time.monotonic() > until):
+            break
+        looked += 1
+        try:
+            await once(answers.row(row), GradingLog())
+        except Failure as failure:
+            bad[row] = _blamed(failure)
+            slow += failure.kind != "raised"
+    if bad and len(bad) == looked:
+        why = next(iter(bad.values())).why
+        return {row: Unknown(why) for row in range(len(answers))}
+    return bad
+
+
+def _blamed(failure: Failure) -> Wrong | Unknown:
+    return Wrong(failure.words) if failure.kind == "limit" else Unknown(failure.words)
+
+
+async def _without(bad: dict[int, Wrong | Unknown], answers: Answers, once: Once, log: GradingLog) -> list[Mark]:
+    """The marks of the other rows, called together as the contract has it."""
+    rest = [row for row in range(len(answers)) if row not in bad]
+    notes = GradingLog()
+    marks: list[Mark] = []
+    if rest:
+        try:
+            marks = await once(answers.rows(rest), notes)
+        except Failure as failure:
+            marks = [Unknown(failure.words)] * len(rest)
+        log.add(notes, rest, len(answers))
+    known = dict(zip(rest, marks, strict=True))
+    return [bad[row] if row in bad else known[row] for row in range(len(answers))]

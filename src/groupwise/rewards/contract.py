@@ -15,7 +15,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from groupwise.types import FinishReason, Prompt
 
@@ -56,9 +57,32 @@ class TrainerState:
     stateful_callbacks: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
+OnError: TypeAlias = Literal["unknown", "retry", "stop"]
+"""What becomes of rows that a function fails on: no reward for them, another attempt first, or the end of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process of its own can import a function from: `function` as a recipe names it, seen from `folder`."""
+
+    function: str
+    folder: Path
+    stamp: str = ""
+    """What changes when the file does."""
+
+    @property
+    def module(self) -> str:
+        """The file or module, without the function: functions that share it share a process."""
+        return f"{self.folder}|{self.function.rpartition(':')[0]}"
+
+
 @dataclass(frozen=True, slots=True)
 class RewardFunction:
     """A function that grades, its weight in the sum, and keyword settings that it is called with.
+
+    `deadline` is how many seconds it may spend without going on to the next completion. With a `place` it runs in a
+    process of its own, which can be killed; else in a thread, which can only be left behind. `cache`: the same text for
+    the same problem is graded once.
 
     Example: `RewardFunction("shorter", shorter, weight=0.1)`
     """
@@ -67,6 +91,10 @@ class RewardFunction:
     function: Callable[..., Any]
     weight: float = 1.0
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    on_error: OnError = "unknown"
+    deadline: float = 60.0
+    cache: bool = False
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +116,20 @@ class Answers:
 
     def row(self, index: int) -> Answers:
         """That row alone."""
-        one = slice(index, index + 1)
+        return self.rows([index])
+
+    def rows(self, indices: Sequence[int]) -> Answers:
+        """Those rows, in that order."""
+
+        def some(values: Sequence[Any]) -> list[Any]:
+            return [values[index] for index in indices]
+
         return Answers(
-            self.prompts[one],
-            self.completions[one],
-            self.completion_ids[one],
-            self.finish_reasons[one],
-            {name: values[one] for name, values in self.columns.items()},
+            some(self.prompts),
+            some(self.completions),
+            some(self.completion_ids),
+            some(self.finish_reasons),
+            {name: some(values) for name, values in self.columns.items()},
         )
 
     def keywords(self) -> dict[str, Any]:

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Collection
+from typing import Literal, TypeAlias
 
 from groupwise.rewards.contract import Answers
+
+Kind: TypeAlias = Literal["raised", "returned", "hung", "limit", "died"]
+"""`limit`: the answer used up the time or memory that it has; `hung`: the function waited for something else."""
+
+
+class Failure(Exception):  # noqa: N818 - no error of groupwise: it says what a function did, not what is to be done
+    """One call of a reward function that gave no marks."""
+
+    def __init__(self, kind: Kind, words: str) -> None:
+        super().__init__(words)
+        self.kind: Kind = kind
+        self.words = words
 
 
 def where_raised(error: BaseException, ours: Collection[str]) -> str:

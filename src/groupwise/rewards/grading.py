@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
 
-from groupwise.errors import RewardError
-from groupwise.rewards.call import call, is_async
+from groupwise.rewards.call import call
 from groupwise.rewards.contract import Answers, RewardFunction, TrainerState
-from groupwise.rewards.log import GradingLog, free_name
+from groupwise.rewards.invoke import is_async
+from groupwise.rewards.isolated.place import lane
+from groupwise.rewards.log import GradingLog
+from groupwise.rewards.outcomes import Grade, Mark, graded, with_unique_names
 
 
 async def grade(
@@ -19,49 +20,42 @@ async def grade(
     *,
     trainer_state: TrainerState | None = None,
     log: GradingLog | None = None,
-) -> list[dict[str, float | None]]:
-    """The parts of every row's reward, by function name, as `[{"correctness": 2.0, "integer": 0.5}, ...]`.
+) -> list[Grade]:
+    """What every row comes to, such as `[Grade({"correctness": 2.0, "integer": 0.5}, 2.5, "scored"), ...]`.
 
-    Every function is called once with the whole batch. Plain functions run first, one after the other in the order of
-    the list; then the async ones run together. Functions that share a name get numbers (see `with_unique_names`).
+    Every function is called once with the whole batch, none of them in the caller's thread. Plain functions of this
+    process run one after the other in the order of the list, then its async ones together; the functions of each file
+    or module that has a process of its own run beside them. Functions that share a name get numbers (see
+    `with_unique_names`).
     """
     if not len(answers):
         return []
     named = with_unique_names(rewards)
     state, notes = trainer_state or TrainerState(), log if log is not None else GradingLog()
-    values: dict[str, list[float | None]] = {}
+    logs = {reward.name: GradingLog() for reward in named}
+    marks: dict[str, list[Mark]] = {}
+
+    async def one_after_another(some: Sequence[RewardFunction]) -> None:
+        for reward in some:
+            marks[reward.name] = await call(reward, answers, state, logs[reward.name])
+
+    async def of_this_process() -> None:
+        mine = [reward for reward in named if lane(reward) is None]
+        await one_after_another([reward for reward in mine if not is_async(reward.function)])
+        await _all(one_after_another([reward]) for reward in mine if is_async(reward.function))
+
+    lanes: dict[str, list[RewardFunction]] = {}
     for reward in named:
-        if not is_async(reward.function):
-            values[reward.name] = await call(reward, answers, state, notes)
-    together = [reward for reward in named if is_async(reward.function)]
-    # Let all of them end before the first failure is raised: none is left running behind the caller's back.
-    outcomes = await asyncio.gather(*(call(r, answers, state, notes) for r in together), return_exceptions=True)
-    for reward, outcome in zip(together, outcomes, strict=True):
+        if (key := lane(reward)) is not None:
+            lanes.setdefault(key, []).append(reward)
+    await _all([of_this_process(), *map(one_after_another, lanes.values())])
+    for reward in named:  # in the order of the list, whoever was first
+        notes.add(logs[reward.name], range(len(answers)), len(answers))
+    return [graded({reward.name: marks[reward.name][row] for reward in named}, named) for row in range(len(answers))]
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Let all of it end before the first failure is raised: none is left running behind the caller's back."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
-        values[reward.name] = outcome
-    return [{reward.name: values[reward.name][row] for reward in named} for row in range(len(answers))]
-
-
-def total(parts: Mapping[str, float | None], rewards: Sequence[RewardFunction]) -> float | None:
-    """Weighted sum of the parts that are not None; None when all of them are: then nobody graded the row.
-
-    Example: weights 1 and 0.5, parts 2.0 and None -> 2.0; parts None and None -> None
-    """
-    graded = [(r, part) for r in with_unique_names(rewards) if (part := parts.get(r.name)) is not None]
-    if not graded:
-        return None
-    reward = sum(r.weight * part for r, part in graded)
-    if not math.isfinite(reward):
-        told = ", ".join(f"{r.weight} * {r.name} = {part}" for r, part in graded)
-        raise RewardError(f"the weighted sum of rewards is {reward} ({told}): lower the weights")
-    return reward
-
-
-def with_unique_names(rewards: Sequence[RewardFunction]) -> tuple[RewardFunction, ...]:
-    """The same functions, those whose name is taken renamed: `score`, `score` -> `score`, `score_2`."""
-    named: dict[str, RewardFunction] = {}
-    for reward in rewards:
-        name = free_name(reward.name, named)
-        named[name] = reward if name == reward.name else replace(reward, name=name)
-    return tuple(named.values())

@@ -15,13 +15,14 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from groupwise.errors import RewardError
 from groupwise.rewards.answers import correctness, integer
-from groupwise.rewards.contract import NOT_COLUMNS, RESERVED, RewardFunction, name_of, unwrapped
+from groupwise.rewards.contract import NOT_COLUMNS, RESERVED, Place, RewardFunction, name_of, unwrapped
 from groupwise.rewards.failure import shown, where_raised
 from groupwise.rewards.format import soft_format, strict_format, tag_count, tags_present
 from groupwise.rewards.settings import checked, did_you_mean
@@ -44,20 +45,31 @@ def load_reward(
     weight: float = 1.0,
     settings: Mapping[str, Any] | None = None,
     folder: Path = Path(),
+    **handling: Any,
 ) -> RewardFunction:
     """The function that a recipe names; files and modules are looked for in `folder`, where the recipe lies.
 
+    `handling` is `on_error`, `deadline` and `cache` of the `RewardFunction`. A function of your own is imported here to
+    check it, and once more in the process that it runs in.
+
     Example: `load_reward("length", settings={"target": 200})`, `load_reward("reward.py:judge", folder=recipe_folder)`
     """
+    found, stamp = find(function, folder)
+    reward = as_reward(found, weight, settings, name=function.rpartition(":")[2], **handling)
+    if unwrapped(found) in BUILT_IN.values():
+        return reward
+    return replace(reward, place=Place(function, folder.resolve(), stamp))
+
+
+def find(function: str, folder: Path) -> tuple[Callable[..., Any], str]:
+    """The function of that name, and what changes when its file does."""
     place, colon, name = function.rpartition(":")
     if not colon:
-        found = _built_in(function)
-    elif not place or not name:
+        return _built_in(function), ""
+    if not place or not name:
         raise RewardError(f"reward function {function!r}: write file.py:name or package.module:name")
-    else:
-        module = _from_file(folder / Path(place).expanduser()) if place.endswith(".py") else _from_module(place, folder)
-        found = _member(module, name, function)
-    return as_reward(found, weight, settings, name=name)
+    module = _from_file(folder / Path(place).expanduser()) if place.endswith(".py") else _from_module(place, folder)
+    return _member(module, name, function), module.__name__
 
 
 def as_reward(
@@ -66,6 +78,7 @@ def as_reward(
     settings: Mapping[str, Any] | None = None,
     *,
     name: str | None = None,
+    **handling: Any,
 ) -> RewardFunction:
     """A callable as a reward function, its settings checked, named after itself unless `name` says otherwise.
 
@@ -83,9 +96,9 @@ def as_reward(
     given = dict(settings or {})
     if unwrapped(function) in BUILT_IN.values():
         built_in, bound = _unbound(function)
-        return RewardFunction(called, built_in, weight, checked(called, built_in, {**bound, **given}))
+        return RewardFunction(called, built_in, weight, checked(called, built_in, {**bound, **given}), **handling)
     _check_own(called, function, given)
-    return RewardFunction(called, function, weight, given)
+    return RewardFunction(called, function, weight, given, **handling)
 
 
 def _unbound(function: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -12,7 +12,7 @@ Hand a fresh `GradingLog` to `grade`, then read `columns` and `metrics`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,14 @@ class GradingLog:
     def metrics(self) -> dict[str, float]:
         """Mean of every metric over the calls that logged it."""
         return {name: math.fsum(values) / len(values) for name, values in self.noted.items()}
+
+    def add(self, other: GradingLog, rows: Sequence[int], total: int) -> None:
+        """Take over what another log noted about some of the rows: None stands for the others."""
+        for name, values in other.columns.items():
+            known = dict(zip(rows, values, strict=True))
+            self.columns[free_name(name, self.columns)] = [known.get(row) for row in range(total)]
+        for name, numbers in other.noted.items():
+            self.noted.setdefault(name, []).extend(numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from groupwise.rewards import Answers, GradingLog, RewardFunction, TrainerState, grade, total
-from groupwise.types import Group
+from groupwise.rewards import Answers, Grade, GradingLog, RewardFunction, TrainerState, grade
+from groupwise.types import Group, Rollout
 
 
 async def graded(
@@ -21,18 +21,14 @@ async def graded(
 
     What the functions log goes into `log`: its columns have one value per rollout, in the order of the groups.
     """
-    parts = await grade(rewards, answers(groups), trainer_state=trainer_state, log=log)
-    row = iter(parts)
+    grades = iter(await grade(rewards, answers(groups), trainer_state=trainer_state, log=log))
     return [
-        replace(
-            group,
-            rollouts=tuple(
-                replace(rollout, reward_parts=(graded_parts := next(row)), reward=total(graded_parts, rewards))
-                for rollout in group.rollouts
-            ),
-        )
-        for group in groups
+        replace(group, rollouts=tuple(_with(rollout, next(grades)) for rollout in group.rollouts)) for group in groups
     ]
+
+
+def _with(rollout: Rollout, grade: Grade) -> Rollout:
+    return replace(rollout, reward_parts=grade.parts, reward=grade.reward, outcome=grade.outcome, why=grade.why)
 
 
 def answers(groups: Sequence[Group]) -> Answers:

@@ -37,6 +37,8 @@ _KINDS: Mapping[str, Kind] = {
     "reward_parts": "numbers by name",
     "reward": "number",
     "advantage": "number",
+    "outcome": "text",
+    "why": "text",
     "extra": "texts by name",
 }
 
@@ -63,6 +65,10 @@ class RolloutRow:
     advantage: float
     extra: Mapping[str, Any]
     """What reward functions logged beside the reward (`log_extra`); stored as JSON."""
+    outcome: str = "scored"
+    """`scored`, `wrong` (the answer ran into a limit), `unknown` (our machinery failed) or `ungraded`."""
+    why: str = ""
+    """Which limit it was, or what failed."""
 
 
 def write_rollouts(
@@ -86,7 +92,7 @@ def read_rollouts(path: Path) -> list[RolloutRow]:
         for name in ("prompt_ids", "token_ids", "logprobs"):
             row[name] = tuple(row[name])
     names = [field.name for field in fields(RolloutRow)]
-    return [RolloutRow(**{name: row[name] for name in names}) for row in rows]
+    return [RolloutRow(**{name: row[name] for name in names if name in row}) for row in rows]
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -120,6 +126,8 @@ def _rows(step: int, groups: Sequence[Group], extra: Mapping[str, Sequence[Any]]
                 "reward_parts": {well_formed(name): value for name, value in rollout.reward_parts.items()},
                 "reward": rollout.reward,
                 "advantage": rollout.advantage,
+                "outcome": rollout.outcome,
+                "why": well_formed(rollout.why),
                 "extra": {well_formed(name): json_text(values[index]) for name, values in extra.items()},
             }
             index += 1

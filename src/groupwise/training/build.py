@@ -17,8 +17,7 @@ from groupwise.errors import ModelError, TaskError
 from groupwise.learner.algorithm import Algorithm
 from groupwise.models.load import load_policy
 from groupwise.models.policy import Policy
-from groupwise.rewards import RewardFunction, load_reward
-from groupwise.rewards.grading import with_unique_names
+from groupwise.rewards import RewardFunction, load_reward, with_unique_names
 from groupwise.rollouts.prompts import Fitted, fit
 from groupwise.tasks import Task, build_task
 from groupwise.types import Problem, Sampling
@@ -149,6 +148,6 @@ def sampling_of(recipe: Recipe) -> Sampling:
 
 def _rewards_of(loaded: LoadedRecipe) -> list[RewardFunction]:
     return [
-        load_reward(section.function, section.weight, section.settings, loaded.folder)
+        load_reward(section.function, section.weight, section.settings, loaded.folder, **section.handling)
         for section in loaded.recipe.rewards
     ]

@@ -7,6 +7,7 @@ is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -114,7 +115,8 @@ def _reward_function(reward: str | Callable[..., Any] | RewardFunction, folder: 
     if isinstance(reward, str):
         return load_reward(reward, folder=folder)
     if isinstance(reward, RewardFunction):
-        return as_reward(reward.function, reward.weight, reward.settings, name=reward.name)
+        checked = as_reward(reward.function, reward.weight, reward.settings, name=reward.name)
+        return replace(reward, function=checked.function, settings=checked.settings)
     return as_reward(reward)
 
 
@@ -122,7 +124,9 @@ def _reward_section(reward: str | Callable[..., Any] | RewardFunction) -> dict[s
     if isinstance(reward, str):
         return {"function": reward}
     if isinstance(reward, RewardFunction):
-        return {"function": f"{IN_MEMORY} {reward.name}", "weight": float(reward.weight)}
+        handling = {"on_error": reward.on_error, "deadline": float(reward.deadline), "cache": reward.cache}
+        name = f"{IN_MEMORY} {reward.name}" if reward.place is None else reward.place.function
+        return {"function": name, "weight": float(reward.weight), **handling}
     return {"function": f"{IN_MEMORY} {name_of(reward)}"}
 
 

@@ -10,6 +10,7 @@ from groupwise.learner.finite import NonFiniteError
 from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
 from groupwise.rollouts.rollouts import Rollouts
+from groupwise.rollouts.unknowns import UnknownWatch
 from groupwise.runs.folder import RunFolder
 from groupwise.training.build import Parts, sampling_of
 from groupwise.training.course import Course
@@ -36,6 +37,8 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
     guard = StepGuard(recipe.guards, parts.policy, run, reporter)
     learner.limit.say = reporter.message
 
+    unknowns = UnknownWatch(reporter.message)
+
     async def one_step(state: TrainerState) -> Mapping[str, float]:
         report, step = StepReport(course.deadlines, whom), state.global_step
         skipped: dict[str, float] = {}
@@ -54,6 +57,7 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
             groups, skipped = guard.refused(step, error), {"skipped": 1.0}
             await engine.load_weights(learner.weights())  # earlier updates of the step may have been made
         run.save_rollouts(step, groups, None if skipped else report.graded.columns)
+        unknowns.observe(f"step {step}", groups)
         if words := about_ungraded(groups):
             course.tell_once("ungraded", f"step {step}: {words}")
         return {**report.metrics(), **course.oversight.seen(groups), **skipped}

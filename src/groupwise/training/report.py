@@ -12,7 +12,7 @@ from groupwise.learner.report import UpdateReport
 from groupwise.rewards import GradingLog
 from groupwise.rewards.log import free_name
 from groupwise.training.deadlines import Deadlines
-from groupwise.types import Group
+from groupwise.types import Group, Rollout
 
 
 class StepReport:
@@ -51,7 +51,9 @@ class StepReport:
             "reward": fmean(rewards) if rewards else math.nan,
             "reward_std": fmean([stdev(g) if len(g) > 1 else 0.0 for g in graded]),
             "zero_signal": fmean([all(r.advantage == 0 for r in group.rollouts) for group in groups]),
-            "ungraded": 1 - len(rewards) / len(rollouts),
+            "ungraded": fmean([_is_ungraded(rollout) for rollout in rollouts]),
+            "unknown": fmean([rollout.outcome == "unknown" for rollout in rollouts]),
+            "hit_a_limit": fmean([rollout.outcome == "wrong" for rollout in rollouts]),
             "length": fmean(lengths),
             "length_max": float(max(lengths)),
             "truncated": fmean([rollout.completion.finish_reason == "length" for rollout in rollouts]),
@@ -95,9 +97,13 @@ class StepReport:
         return metrics
 
 
+def _is_ungraded(rollout: Rollout) -> bool:
+    return rollout.reward is None and rollout.outcome != "unknown"
+
+
 def about_ungraded(groups: Sequence[Group]) -> str | None:
     """A sentence about the completions for which every reward function returned None; None if there are none."""
-    ungraded = [group.problem.id for group in groups for reward in group.rewards_G if reward is None]
+    ungraded = [group.problem.id for group in groups for rollout in group.rollouts if _is_ungraded(rollout)]
     if not ungraded:
         return None
     return (
