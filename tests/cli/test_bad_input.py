@@ -107,8 +107,8 @@ def test_a_reward_that_raises_is_named_with_its_row_and_nothing_written_is_lost(
     ended = groupwise("train", "recipe.toml", late, "train.steps=3", "evaluation.before=false")
     refused(ended, "reward function 'late' raised KeyError: 'gold'", "reward.py:11, in ", "raises on row 0", "=?")
     run = RunFolder.open(bench / "runs/toy")
-    assert run.rollout_steps() == [1]
-    assert len(run.rollouts(1)) == 8
+    assert run.rollout_steps() == [1, 2]
+    assert [row.outcome for row in run.rollouts(2)] == ["unknown"] * 8
     assert [row["step"] for row in run.metrics.read()] == [1]
     assert "KeyError" in run.identity["error"]
 

@@ -121,10 +121,12 @@ async def _failing_rows(answers: Answers, once: Once) -> dict[int, Wrong | Unkno
         try:
             await once(answers.row(row), GradingLog())
         except Failure as failure:
-            bad[row] = _blamed(failure)
             slow += failure.kind != "raised"
+            if failure.kind == "raised":
+                failure.words += f". It raises on row {row} ({excerpt(answers, row)})"
+            bad[row] = _blamed(failure)
     if bad and len(bad) == looked:
-        why = next(iter(bad.values())).why
+        why = bad[min(bad)].why
         return {row: Unknown(why) for row in range(len(answers))}
     return bad
 

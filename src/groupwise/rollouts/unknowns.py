@@ -23,7 +23,7 @@ class UnknownWatch:
         self._steps: deque[tuple[int, int]] = deque()
         self._alarmed = False
 
-    def observe(self, step: int, groups: Sequence[Group]) -> None:
+    def observe(self, when: str, groups: Sequence[Group]) -> None:
         """Tell, or raise a RewardError, if too many grades of the last steps are unknown."""
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         failed = [rollout for rollout in rollouts if rollout.outcome == "unknown"]
@@ -35,11 +35,11 @@ class UnknownWatch:
         if share <= _ALARM:
             self._alarmed = False
             return
-        words = f"step {step}: {unknown:,} of the last {count:,} rollouts could not be graded ({share:.0%})"
+        words = f"{when}: {unknown:,} of the last {count:,} rollouts could not be graded ({share:.0%})"
         if share > _STOP and failed:
             raise RewardError(
                 f"{words}, more than {_STOP:.0%}: what is left is no fair sample. The first failure was: "
-                f"{failed[0].why}. Mend it and go on from here; rollouts/{step:06d}.parquet has every one of them"
+                f"{failed[0].why}"
             )
         if not self._alarmed and failed:
             self._alarmed = True

@@ -13,6 +13,7 @@ from groupwise.rewards import RewardFunction, TrainerState
 from groupwise.rollouts.grade import graded
 from groupwise.rollouts.prompts import Fitted
 from groupwise.rollouts.rollouts import rollout_seed
+from groupwise.rollouts.unknowns import UnknownWatch
 from groupwise.runs.evaluations import EvaluatedAnswer
 from groupwise.tasks.task import IsCorrect
 from groupwise.training.reporter import QuietReporter, Reporter
@@ -135,6 +136,7 @@ class Examiner:
         if not self.rewards:
             return None
         done = await graded(groups, self.rewards, trainer_state=state)
+        UnknownWatch(self.reporter.message).observe("evaluating", done)
         rewards = [reward for group in done for reward in group.rewards_G]
         known = [reward for reward in rewards if reward is not None]
         return fmean(known) if known else None
