@@ -43,6 +43,8 @@ class Problem:
     id: str
     prompt: Prompt
     columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    task: str = ""
+    """In a run of several tasks, which one it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,27 @@ class Completion:
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
     text: str
+    own: tuple[bool, ...] = ()
+    """In a conversation, which tokens the policy drew. The others are what an environment said: context that is
+    attended to, with a logprob of 0 that means nothing, and never trained on. Empty: all are drawn."""
+    messages: tuple[Message, ...] = ()
+    """A conversation's turns, the model's and the environment's; `text` is then what the model said, turn by turn."""
+    earned: float | None = None
+    """What the environment gave for it, over all turns."""
+    failure: str = ""
+    """Why the environment failed. Such a completion has no grade."""
+    environment: object = field(default=None, compare=False, repr=False)
+    """The environment as the conversation left it."""
+
+    @property
+    def drawn(self) -> int:
+        """How many tokens the policy drew."""
+        return sum(self.own) if self.own else len(self.token_ids)
+
+    @property
+    def drawn_logprobs(self) -> tuple[float, ...]:
+        """The logprobs of these."""
+        return tuple(x for x, own in zip(self.logprobs, self.own, strict=True) if own) if self.own else self.logprobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from groupwise.config.sections import (
     SftSection,
     TrainSection,
 )
+from groupwise.config.turns import TurnsSection
 
 
 class Recipe(Section):
@@ -51,6 +52,7 @@ class Recipe(Section):
     """Empty: the task's own rewards, where it has some."""
     problems: ProblemsSection = ProblemsSection()
     sampling: SamplingSection = SamplingSection()
+    turns: TurnsSection = TurnsSection()
     engine: EngineSection = EngineSection()
     algorithm: AlgorithmSection
     learner: LearnerSection = LearnerSection()

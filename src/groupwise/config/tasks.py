@@ -21,6 +21,10 @@ class TaskSection(Section):
     """Longest prompt; unset: what the model's context leaves beside the completion."""
     long_prompts: Literal["drop", "truncate", "error"] = "drop"
     """What to do with a longer one. `truncate` keeps the end of the prompt."""
+    tools: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list[str])
+    """Functions that the model may call, as `file.py:name` (beside the recipe) or `package.module:name`."""
+    environment: str | None = None
+    """What the model talks to, turn by turn: a class, as `file.py:name` or `package.module:name`."""
 
 
 class ArithmeticTask(TaskSection):

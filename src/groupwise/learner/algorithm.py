@@ -110,7 +110,7 @@ class Algorithm:
         Example: a group with the rewards 1 and 0 under `group_centred` has `[[0.5, -0.5]]`.
         """
         rewards_QG = [group.rewards_G for group in groups]
-        lengths_QG = [[len(rollout.completion.token_ids) for rollout in group.rollouts] for group in groups]
+        lengths_QG = [[rollout.completion.drawn for rollout in group.rollouts] for group in groups]
         length_QG = self.length_penalty(rewards_QG=rewards_QG, lengths_QG=lengths_QG)
         for taken_QG in (length_QG, penalties_QG or []):
             if any(map(any, taken_QG)):

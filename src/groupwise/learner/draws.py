@@ -19,7 +19,7 @@ def draws_of(groups: Sequence[Group], step: int) -> Tensor:
     there.
     """
     numbers = [
-        np.random.default_rng(_seed(group.problem.id, branch, step)).random(len(rollout.completion.token_ids))
+        np.random.default_rng(_seed(group.problem.id, branch, step)).random(rollout.completion.drawn)
         for group in groups
         for branch, rollout in enumerate(group.rollouts)
         if rollout.trains

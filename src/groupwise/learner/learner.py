@@ -102,7 +102,7 @@ class Learner:
         kl = iter(kl_T.tolist())
         sums_QG = [
             [
-                sum(next(kl) for _ in rollout.completion.token_ids) if rollout.trains else 0.0
+                sum(next(kl) for _ in range(rollout.completion.drawn)) if rollout.trains else 0.0
                 for rollout in group.rollouts
             ]
             for group in groups

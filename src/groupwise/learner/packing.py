@@ -18,7 +18,8 @@ from groupwise.types import Group
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Trees that go through the model together, and four numbers for each of their completion tokens, in order.
+    """Trees that go through the model together, and four numbers for each of their completion tokens, in order. What
+    an environment said is fed with them, and has no number.
 
     `places_T` numbers the completion tokens of the whole batch of groups: where a token's old and reference logprob
     are kept between passes.
@@ -42,10 +43,17 @@ class _Branch:
 
     trunk: tuple[int, ...]
     token_ids: tuple[int, ...]
+    own: tuple[bool, ...]
     logprobs: tuple[float, ...]
+    """Of its own tokens."""
     advantage: float
     group: int
     place: int
+
+    @property
+    def trained(self) -> int:
+        """How many tokens it trains on."""
+        return len(self.logprobs)
 
 
 def divide(groups: Sequence[Group], parts: int) -> list[list[Group]]:
@@ -76,29 +84,30 @@ def pack(
     over the budget is cut between branches, each piece with the prompt again.
     """
     branches = list(_branches(groups, first_place))
-    lengths_R = torch.tensor([len(branch.token_ids) for branch in branches], dtype=torch.long)
+    lengths_R = torch.tensor([branch.trained for branch in branches], dtype=torch.long)
     group_R = torch.tensor([branch.group for branch in branches], dtype=torch.long)
     weights_R = weigh(lengths_R=lengths_R, group_R=group_R)
     weighted = [
         (branch, weight)
         for branch, weight in zip(branches, weights_R.tolist(), strict=True)
-        if branch.token_ids and not (skip_silent and branch.advantage == 0)
+        if branch.trained and not (skip_silent and branch.advantage == 0)
     ]
     return [_micro_batch(piece, device, dtype) for piece in _pieces(weighted, token_budget)]
 
 
 def trained_tokens(groups: Sequence[Group]) -> int:
     """Completion tokens of all rollouts that train: how many places there are."""
-    return sum(len(rollout.completion.token_ids) for group in groups for rollout in group.rollouts if rollout.trains)
+    return sum(rollout.completion.drawn for group in groups for rollout in group.rollouts if rollout.trains)
 
 
 def _branches(groups: Sequence[Group], place: int) -> Iterator[_Branch]:
     for index, group in enumerate(groups):
         for rollout in group.rollouts:
-            token_ids = rollout.completion.token_ids if rollout.trains else ()
-            logprobs = rollout.completion.logprobs if rollout.trains else ()
-            yield _Branch(group.prompt_ids, token_ids, logprobs, rollout.advantage, index, place)
-            place += len(token_ids)
+            completion = rollout.completion
+            token_ids = completion.token_ids if rollout.trains else ()
+            logprobs = completion.drawn_logprobs if rollout.trains else ()
+            yield _Branch(group.prompt_ids, token_ids, completion.own, logprobs, rollout.advantage, index, place)
+            place += len(logprobs)
 
 
 Weighted = tuple[_Branch, float]
@@ -136,8 +145,11 @@ def _by_group(weighted: Iterable[Weighted]) -> list[list[Weighted]]:
 
 
 def _micro_batch(piece: Sequence[Weighted], device: torch.device, dtype: torch.dtype) -> MicroBatch:
-    trees = [Tree(group[0][0].trunk, tuple(branch.token_ids for branch, _ in group)) for group in _by_group(piece)]
-    lengths = torch.tensor([len(branch.token_ids) for branch, _ in piece])
+    trees = [
+        Tree(group[0][0].trunk, tuple(b.token_ids for b, _ in group), tuple(b.own for b, _ in group))
+        for group in _by_group(piece)
+    ]
+    lengths = torch.tensor([branch.trained for branch, _ in piece])
 
     def spread(values: Sequence[float]) -> Tensor:
         """One value per rollout -> one per token."""
@@ -149,7 +161,7 @@ def _micro_batch(piece: Sequence[Weighted], device: torch.device, dtype: torch.d
         weights_T=spread([weight for _, weight in piece]),
         rollout_T=torch.arange(len(piece)).repeat_interleave(lengths).to(device),
         sampled_T=torch.tensor([x for branch, _ in piece for x in branch.logprobs], dtype=dtype, device=device),
-        places_T=torch.cat([torch.arange(b.place, b.place + len(b.token_ids)) for b, _ in piece]).to(device),
+        places_T=torch.cat([torch.arange(b.place, b.place + b.trained) for b, _ in piece]).to(device),
     )
 
 

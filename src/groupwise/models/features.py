@@ -1,7 +1,8 @@
 """The features that predict completion tokens, taken out of the row in one pass and with one pass back.
 
 Every branch token predicts the next one, the trunk's last token the first of each branch, and the rest of the trunk
-nothing. torch's own indexing would scatter the gradient token by token, for fear of repeats; here they are known.
+nothing, nor what stands before the words of an environment. torch's own indexing would scatter the gradient token by
+token, for fear of repeats; here they are known.
 """
 
 from __future__ import annotations
@@ -37,5 +38,7 @@ class _Predicting(torch.autograd.Function):
         back = grad.index_select(0, predicts)
         for span in packed.spans:
             back[span.trunk] = 0
+        if len(packed.silent_T):
+            back.index_fill_(0, packed.silent_T, 0)
         first = packed.first_B
         return back.index_add_(0, packed.sources_T[first], grad.index_select(0, first)), None

@@ -164,11 +164,11 @@ class Policy:
 
     def _padded_features(self, trees: Sequence[Tree]) -> Tensor:
         """One right-padded row per completion: with causal attention no real token sees the padding."""
-        rows = [(tree.trunk, branch) for tree in trees for branch in tree.branches if branch]
-        if not rows:
+        asked = [(tree, index) for tree in trees for index, branch in enumerate(tree.branches) if branch]
+        if not asked:
             return self.features_of(self._run_padded([(0,)]))[0, :0]
-        output = self.features_of(self._run_padded([(*trunk, *branch[:-1]) for trunk, branch in rows]))
-        wanted = [output[i, len(trunk) - 1 : len(trunk) - 1 + len(branch)] for i, (trunk, branch) in enumerate(rows)]
+        output = self.features_of(self._run_padded([(*tree.trunk, *tree.branches[i][:-1]) for tree, i in asked]))
+        wanted = [_rows(output[row], len(tree.trunk) - 1, tree.asked(i)) for row, (tree, i) in enumerate(asked)]
         return torch.cat(wanted)
 
     def _run_padded(self, rows: Sequence[Sequence[int]]) -> Any:
@@ -177,6 +177,13 @@ class Policy:
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = (torch.arange(longest, device=self.device)[None] < lengths[:, None]).long()
         return self.run_backbone(input_ids=ids, attention_mask=mask, use_cache=False)
+
+
+def _rows(features: Tensor, start: int, places: Sequence[int]) -> Tensor:
+    """Those places behind the start; a view where they follow each other."""
+    if isinstance(places, range):
+        return features[start + places.start : start + places.stop]
+    return features[[start + place for place in places]]
 
 
 def _identity(logits: Tensor) -> Tensor:

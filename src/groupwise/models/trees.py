@@ -24,6 +24,8 @@ class Tree:
 
     trunk: tuple[int, ...]
     branches: tuple[tuple[int, ...], ...] = ()
+    own: tuple[tuple[bool, ...], ...] = ()
+    """For each branch which of its tokens are asked for; empty: all of them. The others are fed and predict nothing."""
 
     @property
     def fed(self) -> int:
@@ -33,7 +35,12 @@ class Tree:
     @property
     def predicted(self) -> int:
         """Tokens whose logprob is wanted."""
-        return sum(len(branch) for branch in self.branches)
+        return sum(len(self.asked(index)) for index in range(len(self.branches)))
+
+    def asked(self, branch: int) -> Sequence[int]:
+        """The places in a branch of the tokens whose logprob is wanted."""
+        own = self.own[branch] if self.own else ()
+        return [i for i, wanted in enumerate(own) if wanted] if own else range(len(self.branches[branch]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class PackedTrees:
 
     `sources_T[i]` is the place in the row whose features predict the i-th completion token `targets_T[i]`; completion
     tokens are numbered tree by tree, branch by branch, token by token. `first_B` are the numbers of the first tokens of
-    the branches that have any: they share a source.
+    the branches that have any: they share a source. `silent_T` are the places in branches that predict nothing.
     """
 
     ids: Tensor
@@ -59,6 +66,7 @@ class PackedTrees:
     sources_T: Tensor
     targets_T: Tensor
     first_B: Tensor
+    silent_T: Tensor
 
     @classmethod
     def of(cls, trees: Sequence[Tree], device: torch.device) -> PackedTrees:
@@ -67,19 +75,23 @@ class PackedTrees:
         positions: list[int] = []
         sources: list[int] = []
         first: list[int] = []
+        silent: list[int] = []
         spans: list[Span] = []
         for tree in trees:
             trunk = slice(len(ids), len(ids) + len(tree.trunk))
             ids += tree.trunk
             positions += range(len(tree.trunk))
             branches: list[slice] = []
-            for branch in tree.branches:
+            for index, branch in enumerate(tree.branches):
                 fed = slice(len(ids), len(ids) + max(len(branch) - 1, 0))
                 ids += branch[:-1]
                 positions += range(len(tree.trunk), len(tree.trunk) + fed.stop - fed.start)
-                if branch:
+                asked = tree.asked(index)
+                if asked and asked[0] == 0:
                     first.append(len(sources))
-                    sources += [trunk.stop - 1, *range(fed.start, fed.stop)]
+                sources += [fed.start + place - 1 if place else trunk.stop - 1 for place in asked]
+                if len(asked) < len(branch):
+                    silent += sorted(set(range(fed.start, fed.stop)) - {fed.start + place - 1 for place in asked})
                 branches.append(fed)
             spans.append(Span(trunk, tuple(branches)))
         return cls(
@@ -89,10 +101,11 @@ class PackedTrees:
             sources_T=torch.tensor(sources, dtype=torch.long, device=device),
             targets_T=targets_of(trees, device),
             first_B=torch.tensor(first, dtype=torch.long, device=device),
+            silent_T=torch.tensor(silent, dtype=torch.long, device=device),
         )
 
 
 def targets_of(trees: Sequence[Tree], device: torch.device) -> Tensor:
-    """All completion tokens in order, tree by tree and branch by branch."""
-    flat = [token for tree in trees for branch in tree.branches for token in branch]
+    """All completion tokens that are asked for, in order, tree by tree and branch by branch."""
+    flat = [branch[place] for tree in trees for i, branch in enumerate(tree.branches) for place in tree.asked(i)]
     return torch.tensor(flat, dtype=torch.long, device=device)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from groupwise.types import FinishReason, Prompt
+from groupwise.types import FinishReason, Message, Prompt
 
 RESERVED = frozenset({"prompts", "completions", "finish_reasons", "trainer_state", "log_extra", "log_metric"})
 """Keywords that no column and no setting may be called."""
@@ -106,6 +106,8 @@ class Answers:
     completion_ids: Sequence[Sequence[int]]
     finish_reasons: Sequence[FinishReason]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
+    said: Sequence[Sequence[Message]] = ()
+    """Of conversations, what was said turn by turn; nothing for a row of one turn."""
 
     def __post_init__(self) -> None:
         for what in (self.completions, self.completion_ids, self.finish_reasons, *self.columns.values()):
@@ -130,6 +132,7 @@ class Answers:
             some(self.completion_ids),
             some(self.finish_reasons),
             {name: some(values) for name, values in self.columns.items()},
+            some(self.said) if self.said else (),
         )
 
     def keywords(self) -> dict[str, Any]:
@@ -140,12 +143,19 @@ class Answers:
         given: dict[str, Any] = {name: list(values) for name, values in self.columns.items() if name not in NOT_COLUMNS}
         given["prompts"] = [p if isinstance(p, str) else [dict(message) for message in p] for p in self.prompts]
         given["completions"] = [
-            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-            for prompt, text in zip(self.prompts, self.completions, strict=True)
+            _as_completion(prompt, text, self.said[row] if self.said else ())
+            for row, (prompt, text) in enumerate(zip(self.prompts, self.completions, strict=True))
         ]
         given["completion_ids"] = [list(ids) for ids in self.completion_ids]
         given["finish_reasons"] = list(self.finish_reasons)
         return given
+
+
+def _as_completion(prompt: Prompt, text: str, said: Sequence[Message]) -> str | list[dict[str, Any]]:
+    """A completion as TRL has it: of a conversation its messages, of a plain prompt the text."""
+    if said:
+        return [dict(message) for message in said]
+    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ in EOS asks for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from groupwise.errors import TaskError
@@ -27,22 +28,28 @@ PromptStyle: TypeAlias = Literal["auto", "chat", "plain"]
 
 
 def render(
-    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, *, style: PromptStyle = "auto", system_prompt: str | None = None
+    prompt: Prompt,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    style: PromptStyle = "auto",
+    system_prompt: str | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[int, ...]:
     """The prompt's token ids, ready to be continued.
 
     A conversation that ends with an assistant message is continued inside of that message (a prefill); any other one
     gets the header of a new assistant message.
 
+    `tools` are JSON schemas that the template shows the model; a plain prompt has no place for them.
     Example: `render("347+589=?", tokenizer, style="plain")`
     """
     messages = _messages(prompt, system_prompt)
-    if style == "chat" or (style == "auto" and _has_template(tokenizer)):
-        return _encoded(_templated(messages, tokenizer), tokenizer, add_special_tokens=False)
+    if style == "chat" or (style == "auto" and has_template(tokenizer)):
+        return encoded(templated(messages, tokenizer, tools), tokenizer, add_special_tokens=False)
     text = _joined(prompt, messages)
     return _without_end(
-        _encoded(text, tokenizer, add_special_tokens=True),
-        _encoded(text, tokenizer, add_special_tokens=False),
+        encoded(text, tokenizer, add_special_tokens=True),
+        encoded(text, tokenizer, add_special_tokens=False),
         tokenizer,
     )
 
@@ -70,13 +77,17 @@ def _joined(prompt: Prompt, messages: list[Message]) -> str:
     return "\n".join(contents)
 
 
-def _has_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+def has_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it has a chat template."""
     untyped: Any = tokenizer
     return untyped.chat_template is not None
 
 
-def _templated(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> str:
-    if not _has_template(tokenizer):
+def templated(
+    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, tools: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The conversation as the template writes it, up to where the model goes on."""
+    if not has_template(tokenizer):
         raise TaskError(
             "task.prompt_style is 'chat', but this model's tokenizer has no chat template: set it to 'plain' or "
             "'auto', or take an instruction-tuned model"
@@ -86,6 +97,7 @@ def _templated(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> s
     try:
         return untyped.apply_chat_template(
             [dict(message) for message in messages],
+            tools=[dict(tool) for tool in tools] or None,
             tokenize=False,
             add_generation_prompt=not prefilled,
             continue_final_message=prefilled,
@@ -98,7 +110,8 @@ def _templated(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> s
         ) from error
 
 
-def _encoded(text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool) -> tuple[int, ...]:
+def encoded(text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool) -> tuple[int, ...]:
+    """The text's ids."""
     try:
         text.encode()  # tokenizers raise a bare TypeError on half characters, which says nothing
     except UnicodeEncodeError as error:

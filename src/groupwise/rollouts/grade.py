@@ -36,10 +36,15 @@ def answers(groups: Sequence[Group]) -> Answers:
     pairs = [(group.problem, rollout.completion) for group in groups for rollout in group.rollouts]
     names = list(dict.fromkeys(name for group in groups for name in group.problem.columns))
     columns: dict[str, list[Any]] = {name: [problem.columns.get(name) for problem, _ in pairs] for name in names}
+    if any(completion.own for _, completion in pairs):
+        columns["earned"] = [completion.earned for _, completion in pairs]
+    if any(completion.environment is not None for _, completion in pairs):
+        columns["environments"] = [completion.environment for _, completion in pairs]
     return Answers(
         prompts=[problem.prompt for problem, _ in pairs],
         completions=[completion.text for _, completion in pairs],
         completion_ids=[completion.token_ids for _, completion in pairs],
         finish_reasons=[completion.finish_reason for _, completion in pairs],
         columns=columns,
+        said=[completion.messages for _, completion in pairs],
     )

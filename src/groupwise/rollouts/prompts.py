@@ -10,9 +10,9 @@ Whatever happens is counted in a `FitReport`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from groupwise.errors import TaskError
 from groupwise.rollouts.chat import PromptStyle, render
@@ -64,6 +64,7 @@ def fit(
     policy: LongPrompts = "drop",
     style: PromptStyle = "auto",
     system_prompt: str | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> Fitted:
     """Render all prompts and apply the policy. `limit` is what the setting or the model's context leaves a prompt.
 
@@ -74,7 +75,7 @@ def fit(
             f"there is no room for prompts ({limit} tokens): the model's context has to hold a prompt and "
             "sampling.max_new_tokens, so lower that"
         )
-    rendered = [_rendered(problem, tokenizer, style, system_prompt) for problem in problems]
+    rendered = [_rendered(problem, tokenizer, style, system_prompt, tools) for problem in problems]
     long = [problem.id for problem, ids in zip(problems, rendered, strict=True) if len(ids) > limit]
     longest = max(map(len, rendered), default=0)
     if long and policy == "error":
@@ -105,10 +106,14 @@ def fit(
 
 
 def _rendered(
-    problem: Problem, tokenizer: PreTrainedTokenizerBase, style: PromptStyle, system_prompt: str | None
+    problem: Problem,
+    tokenizer: PreTrainedTokenizerBase,
+    style: PromptStyle,
+    system_prompt: str | None,
+    tools: Sequence[Mapping[str, Any]],
 ) -> tuple[int, ...]:
     try:
-        ids = render(problem.prompt, tokenizer, style=style, system_prompt=system_prompt)
+        ids = render(problem.prompt, tokenizer, style=style, system_prompt=system_prompt, tools=tools)
     except TaskError as error:
         raise TaskError(f"{problem.id}: {error}") from error
     if not ids:

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from groupwise.engines.engine import Engine
 from groupwise.rewards import GradingLog, RewardFunction, TrainerState
+from groupwise.rollouts.conversation import Conversations
 from groupwise.rollouts.grade import graded
 from groupwise.types import Group, Problem, Rollout, Sampling
 
@@ -31,6 +33,7 @@ class Rollouts:
         group_size: int,
         prompt_ids: Mapping[str, tuple[int, ...]],
         seed: int,
+        conversations: Mapping[str, Conversations] | None = None,
     ) -> None:
         self.engine = engine
         self._rewards = rewards
@@ -38,6 +41,7 @@ class Rollouts:
         self._group_size = group_size
         self._prompt_ids = prompt_ids
         self._seed = seed
+        self._conversations = conversations or {}
 
     async def sample(self, problems: Sequence[Problem], step: int, before: Sequence[Group] = ()) -> list[Group]:
         """A group per problem. The same problem drawn twice in a step gets two different groups: `before` are those of
@@ -48,19 +52,34 @@ class Rollouts:
             first = drawn[problem.id] * self._group_size
             drawn[problem.id] += 1
             seeds = [rollout_seed(self._seed, step, problem.id, first + i) for i in range(self._group_size)]
-            prompt_ids = self._prompt_ids[problem.id]
-            calls.append(self.engine.sample(prompt_ids, self._group_size, self._sampling, seeds))
-        completions = await asyncio.gather(*calls)
-        return [
-            Group(problem, self._prompt_ids[problem.id], tuple(Rollout(completion) for completion in branches))
-            for problem, branches in zip(problems, completions, strict=True)
-        ]
+            asked = Asked(problem, self._prompt_ids[problem.id], seeds)
+            calls.append(sampled_group(self.engine, asked, self._sampling, self._conversations))
+        return list(await asyncio.gather(*calls))
 
     async def grade(
         self, groups: Sequence[Group], state: TrainerState | None = None, log: GradingLog | None = None
     ) -> list[Group]:
         """The same groups with rewards."""
         return await graded(groups, self._rewards, trainer_state=state, log=log)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A problem, its prompt's ids and a seed for each completion."""
+
+    problem: Problem
+    prompt_ids: tuple[int, ...]
+    seeds: Sequence[int]
+
+
+async def sampled_group(
+    engine: Engine, asked: Asked, sampling: Sampling, conversations: Mapping[str, Conversations]
+) -> Group:
+    """The group of a problem: a completion for each seed, or a conversation where its task has an environment."""
+    if (conversation := conversations.get(asked.problem.task)) is not None:
+        return await conversation.group(asked.problem, sampling, asked.seeds)
+    completions = await engine.sample(asked.prompt_ids, len(asked.seeds), sampling, asked.seeds)
+    return Group(asked.problem, asked.prompt_ids, tuple(Rollout(completion) for completion in completions))
 
 
 def rollout_seed(seed: int, step: int, problem_id: str, branch: int) -> int:

@@ -12,9 +12,24 @@ dataset      your own files, or a data set on the hub; `rows` for rows in memory
 from groupwise.tasks.arithmetic import arithmetic
 from groupwise.tasks.build import TASKS, build_task
 from groupwise.tasks.dataset import dataset
+from groupwise.tasks.environments import Environment, Reply, World, with_tools, world_of
 from groupwise.tasks.gsm8k import gsm8k
 from groupwise.tasks.gym import reasoning_gym
 from groupwise.tasks.rows import rows
 from groupwise.tasks.task import Task
 
-__all__ = ["TASKS", "Task", "arithmetic", "build_task", "dataset", "gsm8k", "reasoning_gym", "rows"]
+__all__ = [
+    "TASKS",
+    "Environment",
+    "Reply",
+    "Task",
+    "World",
+    "arithmetic",
+    "build_task",
+    "dataset",
+    "gsm8k",
+    "reasoning_gym",
+    "rows",
+    "with_tools",
+    "world_of",
+]

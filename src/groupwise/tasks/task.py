@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from groupwise.errors import TaskError
 from groupwise.rewards import RewardFunction
+from groupwise.tasks.environments.environment import World
 from groupwise.types import Problem
 
 IsCorrect: TypeAlias = Callable[[str, Mapping[str, Any]], bool]
@@ -31,6 +32,14 @@ class Task:
     is_correct: IsCorrect | None = None
     system_prompt: str | None = None
     demonstrations: Callable[[Problem], str] | None = None
+    environment: World | None = None
+    """What the model talks to, turn by turn; None: it answers once."""
+    parts: Mapping[str, Task] = field(default_factory=dict[str, "Task"])
+    """The tasks of a mixture by name, as `Problem.task` has it; empty: this is one task."""
+
+    def part(self, problem: Problem) -> Task:
+        """The task that a problem belongs to."""
+        return self.parts.get(problem.task, self)
 
 
 def system_words(asked: str | None, own: str | None, task: str) -> str | None:

@@ -19,7 +19,9 @@ from groupwise.models.load import load_policy
 from groupwise.models.policy import Policy
 from groupwise.rewards import RewardFunction, load_reward, with_unique_names
 from groupwise.rollouts.prompts import Fitted, fit
-from groupwise.tasks import Task, build_task
+from groupwise.tasks import Task, World, build_task
+from groupwise.tasks.environments.load import load_world
+from groupwise.tasks.environments.reward import earned_rewards
 from groupwise.types import Problem, Sampling
 
 ABOUT_PROMPTS = frozenset({"kind", *TaskSection.model_fields}) - {"system_prompt"}
@@ -51,6 +53,7 @@ class Given:
 
     policy: Callable[[Recipe], Policy] | None = None
     task: Task | None = None
+    world: World | None = None
     rewards: Sequence[RewardFunction] | None = None
 
 
@@ -60,11 +63,12 @@ def build(loaded: LoadedRecipe, given: Given) -> Parts:
     algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens, loaded.folder)
     rewards = given.rewards if given.rewards is not None else _rewards_of(loaded)
     task = given.task if given.task is not None else task_of(loaded)
+    task = task if given.world is None else replace(task, environment=given.world)
     _check_problems(task)
     torch.manual_seed(recipe.seed)  # a new adapter begins with random numbers
     policy = given.policy(recipe) if given.policy is not None else load_policy(located_model(loaded), recipe.lora)
     held_out = task.held_out[: recipe.evaluation.problems]
-    rewards = with_unique_names(rewards or task.rewards)
+    rewards = with_unique_names([*(rewards or task.rewards), *earned_rewards(task)])
     return Parts(
         loaded=complete(loaded, algorithm),
         policy=policy,
@@ -109,7 +113,9 @@ def task_of(loaded: LoadedRecipe) -> Task:
     """The task that the recipe names."""
     section = loaded.recipe.task
     settings: Mapping[str, Any] = section.model_dump(exclude=set(ABOUT_PROMPTS))
-    return build_task(section.kind, settings, seed=loaded.recipe.seed, folder=loaded.folder)
+    task = build_task(section.kind, settings, seed=loaded.recipe.seed, folder=loaded.folder)
+    world = load_world(section.tools, section.environment, loaded.folder)
+    return task if world is None else replace(task, environment=world)
 
 
 def fitted(problems: Sequence[Problem], task: Task, policy: Policy, recipe: Recipe) -> Fitted:
@@ -123,6 +129,7 @@ def fitted(problems: Sequence[Problem], task: Task, policy: Policy, recipe: Reci
         policy=section.long_prompts,
         style=section.prompt_style,
         system_prompt=task.system_prompt,
+        tools=() if task.environment is None else task.environment.tools,
     )
     check_vocabulary(policy, prompts.prompt_ids)
     return prompts

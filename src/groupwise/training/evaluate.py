@@ -10,15 +10,16 @@ from typing import Any
 
 from groupwise.engines.engine import Engine
 from groupwise.rewards import RewardFunction, TrainerState
+from groupwise.rollouts.conversation import Conversations
 from groupwise.rollouts.grade import graded
 from groupwise.rollouts.prompts import Fitted
-from groupwise.rollouts.rollouts import rollout_seed
+from groupwise.rollouts.rollouts import Asked, rollout_seed, sampled_group
 from groupwise.rollouts.unknowns import UnknownWatch
 from groupwise.runs.evaluations import EvaluatedAnswer
 from groupwise.tasks.task import IsCorrect
 from groupwise.training.reporter import QuietReporter, Reporter
 from groupwise.training.statistics import Estimate, accuracy, pass_at_k
-from groupwise.types import Completion, Group, Rollout, Sampling
+from groupwise.types import Group, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Examiner:
     samples: int = 8
     seed: int = 0
     reporter: Reporter = field(default_factory=QuietReporter)
+    conversations: Mapping[str, Conversations] = field(default_factory=dict[str, Conversations])
 
     async def examine(self, state: TrainerState) -> Evaluation:
         """Put every problem to the policy as it is now. `state` tells reward functions how far training is."""
@@ -102,22 +104,16 @@ class Examiner:
         )
 
     async def _answers(self, n: int, sampling: Sampling) -> list[Group]:
-        calls = [
-            self._completed(ids, sampling, [rollout_seed(self.seed, -1, problem.id, i) for i in range(n)])
+        asked = [
+            Asked(problem, ids, [rollout_seed(self.seed, -1, problem.id, i) for i in range(n)])
             for problem, ids in zip(self.prompts.problems, self.prompts.prompt_ids, strict=True)
         ]
-        completions = await asyncio.gather(*calls)
-        return [
-            Group(problem, ids, tuple(Rollout(c) for c in branches))
-            for problem, ids, branches in zip(self.prompts.problems, self.prompts.prompt_ids, completions, strict=True)
-        ]
+        return list(await asyncio.gather(*(self._answered(one, sampling) for one in asked)))
 
-    async def _completed(
-        self, prompt_ids: Sequence[int], sampling: Sampling, seeds: Sequence[int]
-    ) -> Sequence[Completion]:
-        completions = await self.engine.sample(prompt_ids, len(seeds), sampling, seeds)
-        self.reporter.step({"length": fmean(len(completion.token_ids) for completion in completions)})
-        return completions
+    async def _answered(self, asked: Asked, sampling: Sampling) -> Group:
+        group = await sampled_group(self.engine, asked, sampling, self.conversations)
+        self.reporter.step({"length": fmean(len(rollout.completion.token_ids) for rollout in group.rollouts)})
+        return group
 
     def _judged(self, groups: Sequence[Group], *, greedy: bool) -> list[EvaluatedAnswer]:
         return [

@@ -10,6 +10,7 @@ from groupwise.training.build import Parts, sampling_of
 from groupwise.training.evaluate import Evaluation, Examiner
 from groupwise.training.reporter import Reporter
 from groupwise.training.statistics import change
+from groupwise.training.talk import conversations_of
 
 
 class Examination:
@@ -60,4 +61,5 @@ def examiner_of(parts: Parts, engine: Engine, reporter: Reporter) -> Examiner:
         samples=section.samples,
         seed=parts.recipe.seed,
         reporter=reporter,
+        conversations=conversations_of(parts, engine),
     )

@@ -19,6 +19,7 @@ from groupwise.training.problems import problems_of
 from groupwise.training.report import StepReport, about_ungraded
 from groupwise.training.reporter import Reporter
 from groupwise.training.step import grpo_step
+from groupwise.training.talk import conversations_of
 
 
 async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
@@ -88,4 +89,5 @@ def rollouts_of(parts: Parts, engine: Engine) -> Rollouts:
         group_size=parts.recipe.train.group_size,
         prompt_ids=dict(zip((p.id for p in parts.train.problems), parts.train.prompt_ids, strict=True)),
         seed=parts.recipe.seed,
+        conversations=conversations_of(parts, engine),
     )

@@ -1,0 +1,107 @@
+"""Environments from a class of the user's: by our protocol, or by TRL's `environment_factory`.
+
+TRL's convention: `reset(**row)` returns None or a text that ends the last user message; every other public method is a
+tool; `get_reward()`, where there is one, grades the whole conversation. All of them may be async.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
+
+from groupwise.errors import TaskError
+from groupwise.tasks.environments.environment import Environment, Reply, World
+from groupwise.tasks.environments.tools import Tool, ToolBox
+from groupwise.types import Problem
+
+
+@runtime_checkable
+class _Resettable(Protocol):
+    reset: Callable[..., Any]
+
+
+@runtime_checkable
+class _Graded(Protocol):
+    get_reward: Callable[..., Any]
+
+
+class Hosted(ToolBox):
+    """An object by TRL's convention as an environment."""
+
+    def __init__(self, host: Any, extra: Sequence[Tool] = ()) -> None:
+        super().__init__([*(Tool.of(method) for method in methods_of(host)), *extra])
+        self.host = host
+
+    async def reset(self, problem: Problem) -> str | None:
+        """Hand it the row."""
+        await super().reset(problem)
+        prompt = problem.prompt if isinstance(problem.prompt, str) else [dict(m) for m in problem.prompt]
+        said = await _called(self.host.reset, prompt=prompt, **problem.columns)
+        if said is not None and not isinstance(said, str):
+            raise TaskError(
+                f"{type(self.host).__name__}.reset returned a {type(said).__name__}: it has to be a text or None"
+            )
+        return said
+
+    async def step(self, said: str) -> Reply:
+        """Tools first; when no tool is called any more, the reward."""
+        reply = await super().step(said)
+        return Reply(reply.messages, reply.done)
+
+    async def reward(self) -> float | None:
+        """What `get_reward` says; None where there is none."""
+        return None if not isinstance(self.host, _Graded) else float(await _called(self.host.get_reward))
+
+
+async def _called(function: Callable[..., Any], **given: Any) -> Any:
+    if inspect.iscoroutinefunction(function):
+        return await function(**given)
+    return await asyncio.to_thread(function, **given)
+
+
+def methods_of(host: object) -> list[Callable[..., Any]]:
+    """Its public methods, `reset` and `get_reward` left out, in alphabetical order."""
+    found = inspect.getmembers(host, inspect.ismethod)
+    return [method for name, method in found if not name.startswith("_") and name not in ("reset", "get_reward")]
+
+
+def _answers_itself(host: object) -> bool:
+    """Whether it is by our protocol. A class by TRL's may have a tool called `step`, but no async one beside an async
+    `reset`."""
+    by_name = isinstance(host, Environment)
+    return by_name and inspect.iscoroutinefunction(host.step) and inspect.iscoroutinefunction(host.reset)
+
+
+def world_of(factory: Callable[[], Any], tools: Sequence[Callable[..., Any]] = ()) -> World:
+    """The world of a class, or of a function that makes objects of it. One is made here to see what it is.
+
+    Example: `world_of(Guess)`, `world_of(lambda: Shop(seed=3), tools=[add])`
+    """
+    try:
+        probe = factory()
+    except Exception as error:  # whatever a constructor raises
+        raise TaskError(
+            f"the environment factory raised {type(error).__name__}: {error}; it is called without arguments"
+        ) from error
+    name = type(probe).__name__
+    if _answers_itself(probe):
+        if tools:
+            raise TaskError(
+                f"{name} answers by its own step(), so there is no use for tools beside it: leave them away"
+            )
+        return World(name, cast("Callable[[], Environment]", factory))
+    if not isinstance(probe, _Resettable):
+        raise TaskError(
+            f"the environment {name} has no method reset: it has to have one, and step() or tools as methods"
+        )
+    extra = [Tool.of(function) for function in tools]
+    schemas = [Tool.of(method).schema for method in methods_of(probe)] + [tool.schema for tool in extra]
+    return World(
+        name,
+        lambda: Hosted(factory(), extra),
+        schemas,
+        earns=isinstance(probe, _Graded),
+        shown=lambda environment: cast(Hosted, environment).host,
+    )

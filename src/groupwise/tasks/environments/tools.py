@@ -1,0 +1,139 @@
+"""Tools: typed Python functions with docstrings that a model may call.
+
+    def add(a: int, b: int) -> int:
+        '''Add two numbers.
+
+        Args:
+            a: The first one.
+            b: The second one.
+        '''
+        return a + b
+
+The annotations and the docstring become the JSON schema that the chat template shows; arguments are checked against the
+annotations before the function sees them. Whatever goes wrong in a call is told to the model: it is part of the game.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
+from transformers.utils.chat_template_utils import get_json_schema
+
+from groupwise.errors import TaskError
+from groupwise.rewards import name_of
+from groupwise.tasks.environments.calls import Broken, Call, calls_in
+from groupwise.tasks.environments.environment import Environment, Reply, World
+from groupwise.types import Message, Problem
+
+LONGEST_RESULT = 8000
+"""Characters of a result that the model gets to see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function, what the model is told of it, and what its arguments are checked by."""
+
+    name: str
+    function: Callable[..., Any]
+    schema: Mapping[str, Any]
+    arguments: TypeAdapter[Any]
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> Tool:
+        """From a function, or a method that is bound to its object."""
+        name = name_of(function)
+        try:
+            schema = get_json_schema(function)
+            hints = {key: hint for key, hint in get_type_hints(function).items() if key != "return"}
+        except Exception as error:  # of transformers' own kinds, or NameError from an annotation
+            raise TaskError(
+                f"{name!r} cannot be a tool: {error}. A tool has an annotation for each parameter and a docstring "
+                "with a line for each under 'Args:'"
+            ) from error
+        parameters = inspect.signature(function).parameters.values()
+        fields: dict[str, Any] = {
+            p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in parameters
+        }
+        model = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
+        return cls(schema["function"]["name"], function, schema, TypeAdapter(model))
+
+    async def call(self, arguments: Mapping[str, Any]) -> str:
+        """The result as text, or what was wrong, as `error: ...`."""
+        try:
+            checked = self.arguments.validate_python(dict(arguments))
+        except ValidationError as error:
+            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            return f"error: {self.name}: {told}"
+        given = dict(vars(checked))
+        try:
+            if inspect.iscoroutinefunction(self.function):
+                result = await self.function(**given)
+            else:
+                # A thread of its own, for a tool that waits holds nobody else up.
+                result = await asyncio.to_thread(self.function, **given)
+        except Exception as error:  # what a tool raises is an answer, too
+            return f"error: {type(error).__name__}: {error}"
+        return spelled(result)
+
+
+def spelled(result: Any) -> str:
+    """A result as the model reads it: texts as they are, all else as JSON."""
+    try:
+        text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
+    except (ValueError, TypeError, RecursionError):
+        text = str(result)
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= LONGEST_RESULT else f"{text[:LONGEST_RESULT]}... ({len(text)} characters)"
+
+
+class ToolBox(Environment):
+    """The environment of a task with tools: it answers calls, and a turn without a call ends the conversation.
+
+    `calls` and `failures` count what was called and what came to nothing.
+    """
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+        self.calls = 0
+        self.failures = 0
+
+    async def reset(self, problem: Problem) -> str | None:
+        """Nothing to prepare."""
+        self.calls = self.failures = 0
+        return None
+
+    async def step(self, said: str) -> Reply:
+        """One `tool` message for each call."""
+        calls = calls_in(said)
+        return Reply(tuple([await self._answer(call) for call in calls]), done=not calls)
+
+    async def _answer(self, call: Call | Broken) -> Message:
+        self.calls += 1
+        name = "unknown" if isinstance(call, Broken) else call.name
+        if isinstance(call, Broken):
+            content = f"error: {call.why}"
+        elif call.name not in self._tools:
+            content = f"error: there is no tool {call.name!r}. There are: {', '.join(self._tools)}"
+        else:
+            content = await self._tools[call.name].call(call.arguments)
+        self.failures += content.startswith("error: ")
+        return {"role": "tool", "name": name, "content": content}
+
+
+def with_tools(functions: Sequence[Callable[..., Any]]) -> World:
+    """A world in which a model may call these functions.
+
+    Example: `Task("sums", train, held_out, environment=with_tools([add, subtract]))`
+    """
+    tools = [Tool.of(function) for function in functions]
+    if not tools:
+        raise TaskError("tools is an empty list: leave it away, or name a function")
+    if len({tool.name for tool in tools}) < len(tools):
+        raise TaskError(f"two tools have one name: {', '.join(tool.name for tool in tools)}")
+    return World("tools", lambda: ToolBox(tools), [tool.schema for tool in tools], earns=False)
