@@ -63,6 +63,7 @@ def _refuse_what_only_the_program_knew(about: Subject) -> None:
 
     recipe, in_memory = about.loaded.recipe, "(in memory)"
     names = [recipe.task.path] if isinstance(recipe.task, DatasetTask) else []
+    names += [recipe.task.environment or ""]
     names += [reward.function for reward in recipe.rewards]
     if any(name.startswith(in_memory) for name in names):
         raise RecipeError(

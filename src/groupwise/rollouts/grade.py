@@ -28,6 +28,9 @@ async def graded(
 
 
 def _with(rollout: Rollout, grade: Grade) -> Rollout:
+    if failure := rollout.completion.failure:
+        # The environment failed: what would be graded is not the model's.
+        return replace(rollout, reward_parts=grade.parts, reward=None, outcome="unknown", why=failure)
     return replace(rollout, reward_parts=grade.parts, reward=grade.reward, outcome=grade.outcome, why=grade.why)
 
 
@@ -36,7 +39,7 @@ def answers(groups: Sequence[Group]) -> Answers:
     pairs = [(group.problem, rollout.completion) for group in groups for rollout in group.rollouts]
     names = list(dict.fromkeys(name for group in groups for name in group.problem.columns))
     columns: dict[str, list[Any]] = {name: [problem.columns.get(name) for problem, _ in pairs] for name in names}
-    if any(completion.own for _, completion in pairs):
+    if any(completion.messages or completion.failure for _, completion in pairs):
         columns["earned"] = [completion.earned for _, completion in pairs]
     if any(completion.environment is not None for _, completion in pairs):
         columns["environments"] = [completion.environment for _, completion in pairs]

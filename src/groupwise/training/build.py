@@ -63,7 +63,8 @@ def build(loaded: LoadedRecipe, given: Given) -> Parts:
     algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens, loaded.folder)
     rewards = given.rewards if given.rewards is not None else _rewards_of(loaded)
     task = given.task if given.task is not None else task_of(loaded)
-    task = task if given.world is None else replace(task, environment=given.world)
+    world = given.world or world_of_recipe(loaded)
+    task = task if world is None else replace(task, environment=world)
     _check_problems(task)
     torch.manual_seed(recipe.seed)  # a new adapter begins with random numbers
     policy = given.policy(recipe) if given.policy is not None else load_policy(located_model(loaded), recipe.lora)
@@ -113,9 +114,13 @@ def task_of(loaded: LoadedRecipe) -> Task:
     """The task that the recipe names."""
     section = loaded.recipe.task
     settings: Mapping[str, Any] = section.model_dump(exclude=set(ABOUT_PROMPTS))
-    task = build_task(section.kind, settings, seed=loaded.recipe.seed, folder=loaded.folder)
-    world = load_world(section.tools, section.environment, loaded.folder)
-    return task if world is None else replace(task, environment=world)
+    return build_task(section.kind, settings, seed=loaded.recipe.seed, folder=loaded.folder)
+
+
+def world_of_recipe(loaded: LoadedRecipe) -> World | None:
+    """The environment or the tools that the recipe names for its task."""
+    section = loaded.recipe.task
+    return load_world(section.tools, section.environment, loaded.folder)
 
 
 def fitted(problems: Sequence[Problem], task: Task, policy: Policy, recipe: Recipe) -> Fitted:

@@ -132,7 +132,7 @@ def _reward_section(reward: str | Callable[..., Any] | RewardFunction) -> dict[s
 
 def _refuse_unused(settings: Mapping[str, Any], model: object, task: object, rewards: Sequence[object]) -> None:
     """A setting that the objects given leave no use for is a mistake, not decoration."""
-    about_prompts = {"prompt_style", "max_prompt_tokens", "long_prompts"}
+    about_prompts = {"prompt_style", "max_prompt_tokens", "long_prompts", "tools", "environment"}
     allowed: dict[str, tuple[str, set[str]]] = {}
     if not isinstance(model, str):
         allowed["model"] = ("the model is given as an object", set(ModelSection.model_fields) - OF_A_NAME)

@@ -57,7 +57,8 @@ class StepReport:
             "length": fmean(lengths),
             "length_max": float(max(lengths)),
             "truncated": fmean([rollout.completion.finish_reason == "length" for rollout in rollouts]),
-            "sampled_tokens": float(sum(lengths)),
+            "sampled_tokens": float(sum(rollout.completion.drawn for rollout in rollouts)),
+            **_of_conversations(rollouts),
         }
         for name in rollouts[0].reward_parts:
             parts = [part for r in rollouts if (part := r.reward_parts[name]) is not None]
@@ -99,6 +100,19 @@ class StepReport:
 
 def _is_ungraded(rollout: Rollout) -> bool:
     return rollout.reward is None and rollout.outcome != "unknown"
+
+
+def _of_conversations(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Turns of the model, the share of tokens that an environment said, and of environments that failed."""
+    if not any(rollout.completion.own or rollout.completion.failure for rollout in rollouts):
+        return {}
+    done = [rollout.completion for rollout in rollouts]
+    tokens = sum(len(completion.token_ids) for completion in done)
+    return {
+        "turns": fmean([sum(m["role"] == "assistant" for m in completion.messages) for completion in done]),
+        "environment_tokens": 1 - sum(completion.drawn for completion in done) / max(tokens, 1),
+        "environment_failures": fmean([bool(completion.failure) for completion in done]),
+    }
 
 
 def about_ungraded(groups: Sequence[Group]) -> str | None:

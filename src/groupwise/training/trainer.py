@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ from groupwise.training.given import Reward, recipe_of
 from groupwise.training.loop import train
 from groupwise.training.reporter import QuietReporter, RecordingReporter, Reporter
 from groupwise.training.sft import demonstrated, sft
+from groupwise.training.talk import given_world, with_world
 
 Loop = Callable[[Parts, RunFolder, Reporter], Coroutine[Any, Any, None]]
 Result = TypeVar("Result")
@@ -54,7 +56,9 @@ class Trainer:
     `model` is an id, a folder or a transformers model (then `tokenizer` too). `task` is a task's name (`"gsm8k"`), its
     settings (`{"kind": "arithmetic", "digits": 2}`), a `Task`, or rows: a list of dicts or a `datasets.Dataset` with a
     `prompt` column. `rewards` are functions by TRL's contract, names, or `RewardFunction`s where a weight is wanted;
-    none: the task's own. `settings` are those of a recipe under dotted names.
+    none: the task's own. `settings` are those of a recipe under dotted names. `tools` are typed functions with
+    docstrings that the model may call; `environment` is a class that it talks to (see `tasks.environments`), by our
+    protocol or by TRL's `environment_factory`.
     """
 
     def __init__(
@@ -66,9 +70,13 @@ class Trainer:
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         reporter: Reporter | None = None,
+        tools: Sequence[Callable[..., Any]] = (),
+        environment: Callable[[], Any] | None = None,
     ) -> None:
         listed = rewards if isinstance(rewards, Sequence) and not isinstance(rewards, str) else [rewards]
-        loaded, given = recipe_of(model, task, listed, settings or {}, tokenizer)
+        world = given_world(tools, environment)
+        loaded, given = recipe_of(model, task, listed, with_world(settings or {}, world), tokenizer)
+        given = replace(given, world=world)
         self._become(loaded, given, reporter or QuietReporter())
 
     @classmethod

@@ -10,7 +10,7 @@
                 return Reply(done=True, reward=1.0)
             return Reply.of("higher" if int(said) < self.secret else "lower")
 
-One environment serves one completion. What it replies becomes context, which the model attends to and is not trained on.
+One environment serves one completion. What it replies becomes context: attended to, and never trained on.
 """
 
 from __future__ import annotations
