@@ -82,7 +82,7 @@ def test_an_environment_brings_its_own_reward(environment, tmp_path):
     assert {name for row in rows for name in row.reward_parts} == {environment.__name__}
     if environment is Likes:
         assert all(row.reward == 1.0 for row in rows), "no tool was called"
-    assert run.evaluations()[-1]["reward"] is not None
+        assert run.evaluations()[-1]["reward"] == 1.0
     assert 'environment = "(in memory) ' in (run.path / "recipe.toml").read_text()
 
 
