@@ -11,6 +11,7 @@ from groupwise.config.problems import ProblemsSection
 from groupwise.config.sections import (
     AlgorithmSection,
     AnyTask,
+    CheckpointSection,
     EngineSection,
     EvaluationSection,
     LearnerSection,
@@ -59,6 +60,7 @@ class Recipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     evaluation: EvaluationSection = EvaluationSection()
     sft: SftSection = SftSection()
+    checkpoints: CheckpointSection = CheckpointSection()
     run: RunSection = RunSection()
     guards: GuardsSection = GuardsSection()
     deadlines: DeadlinesSection = DeadlinesSection()

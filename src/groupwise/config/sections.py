@@ -13,6 +13,7 @@ from pydantic import Field
 from groupwise.config.algorithm import AlgorithmSection as AlgorithmSection
 from groupwise.config.algorithm import LearnerSection as LearnerSection
 from groupwise.config.algorithm import OptimizerSection as OptimizerSection
+from groupwise.config.checkpoints import CheckpointSection as CheckpointSection
 from groupwise.config.rewards import RewardSection as RewardSection
 from groupwise.config.section import Section as Section
 from groupwise.config.tasks import AnyTask as AnyTask

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from groupwise.learner.algorithm import Algorithm
 
 
@@ -30,6 +33,21 @@ class Coefficients:
         section = self._algorithm.section
         moving = {"beta": self.beta} if section.beta_control != "fixed" else {}
         return moving | ({"entropy_coefficient": self.entropy} if section.entropy_control != "fixed" else {})
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes."""
+        return {"kept": dict(self._kept), "beta": self.beta, "entropy": self.entropy}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where another left off. A coefficient that is fixed is the recipe's."""
+        section = self._algorithm.section
+        for name, control in (("beta", section.beta_control), ("entropy", section.entropy_control)):
+            if control != "fixed":
+                self._kept[name] = float(state["kept"][name])
+        if section.beta_control != "fixed":
+            self.beta = float(state["beta"])
+        if section.entropy_control != "fixed":
+            self.entropy = float(state["entropy"])
 
     def _next(self, name: str, observed: float | None, rollouts: int) -> float:
         control = self._algorithm.beta_control if name == "beta" else self._algorithm.entropy_control

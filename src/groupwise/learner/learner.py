@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -192,6 +193,29 @@ class Learner:
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The policy's parameters by name, for engines that keep their own copy."""
         return ((name, parameter.detach()) for name, parameter in self.policy.model.named_parameters())
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps so far: as long as it is the same, so are the weights."""
+        return self.optimizer.updates
+
+    def state(self) -> dict[str, Any]:
+        """All that the next update depends on, beside the weights and the recipe: what `restore` takes."""
+        return {
+            "steps": self._steps,
+            "kl_in_reward": self._kl_in_reward,
+            "optimizer": self.optimizer.state(),
+            "coefficients": self.coefficients.state(),
+            "reference": None if self.reference is None else self.reference.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where another left off, whose weights the policy has."""
+        self._steps, self._kl_in_reward = int(state["steps"]), state["kl_in_reward"]
+        self.optimizer.restore(state["optimizer"])
+        self.coefficients.restore(state["coefficients"])
+        if self.reference is not None:
+            self.reference.restore(state["reference"])
 
     def _loss(
         self, batch: MicroBatch, anchors: _Anchors, tokens: int, whole: Whole | None, report: UpdateReport

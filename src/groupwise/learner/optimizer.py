@@ -99,6 +99,31 @@ class PolicyOptimizer:
         self._grow_scale()
         return norm
 
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, beside the parameters and the recipe: what `restore` takes. The tensors
+        are the live ones."""
+        moments = cast("dict[int, dict[str, Any]]", self._optimizer.state_dict()["state"])
+        masters = zip(self._parameters, self._masters, strict=True)
+        return {
+            "moments": {str(place): of_one for place, of_one in moments.items()},
+            "masters": {str(i): master.detach() for i, (p, master) in enumerate(masters) if master is not p},
+            "scale": self._scale,
+            "clean_steps": self._clean_steps,
+            "updates": self.updates,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where another left off; learning rate, decay and the like are the recipe's."""
+        moments = {int(place): of_one for place, of_one in state["moments"].items()}
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        with torch.no_grad():
+            for place, master in state["masters"].items():
+                self._masters[int(place)].copy_(master)
+        self._scale = float(state["scale"])
+        self._clean_steps = int(state["clean_steps"])
+        self.updates = int(state["updates"])
+
     def discard(self) -> None:
         """Forget the gradient that was added up."""
         self._optimizer.zero_grad(set_to_none=True)

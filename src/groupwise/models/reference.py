@@ -8,8 +8,9 @@ off.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +72,27 @@ class Reference:
             exact.lerp_(parameter.detach().to(exact.dtype), share)
             if exact is not self._values[name]:
                 self._values[name].copy_(exact)
+
+    def state(self) -> dict[str, Any] | None:
+        """What `restore` takes: the values of a reference that moves; `None` of one that stays where training began,
+        for that is where it begins again."""
+        if self._values is None or self._section.every is None:
+            return None
+        return {"values": dict(self._values), "exact": dict(self._exact)}
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Go on where another left off."""
+        if state is None or self._values is None:
+            return
+        for name, value in state["values"].items():
+            self._values[name].copy_(value)
+        self._exact = {name: value.to(self._values[name].device) for name, value in state["exact"].items()}
+
+    @property
+    def stays(self) -> bool:
+        """Whether it depends on the weights that training began with: it does not move, and is no adapter switched
+        off."""
+        return self._values is not None and self._section.every is None
 
     def _swap(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self._policy.trainable().items():

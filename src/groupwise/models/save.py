@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from groupwise.errors import ModelError
 from groupwise.models.lora import has_a_base, merged
 from groupwise.models.policy import Policy
+from groupwise.models.written import not_finite
 
 
 def save_policy(policy: Policy, folder: Path, *, merge: bool = False) -> None:
@@ -23,6 +24,8 @@ def save_policy(policy: Policy, folder: Path, *, merge: bool = False) -> None:
 
     Example: `save_policy(policy, Path("out"), merge=True)`, then `AutoModelForCausalLM.from_pretrained("out")`
     """
+    if (name := not_finite(policy)) is not None:
+        raise ModelError(f"the model is not saved: {name} holds numbers that are not finite, so it can say nothing")
     if policy.adapted is not None and not merge and has_a_base(policy.adapted):
         with _whole(folder) as beside:
             policy.adapted.save_pretrained(str(beside), save_embedding_layers=False)

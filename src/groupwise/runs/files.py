@@ -4,6 +4,7 @@
         temporary.write_text("{}")
     append_row(folder / "metrics.jsonl", {"step": 1})   # one row, one line, on disk when the call returns
     read_rows(folder / "metrics.jsonl")                 # a torn last line is skipped
+    keep_rows(folder / "metrics.jsonl", lambda row: row["step"] <= 7)
 
 JSON has no NaN and no infinity: both are written as `null`. Text that is not valid Unicode is written as JSON escapes.
 """
@@ -14,13 +15,14 @@ import errno
 import json
 import math
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, cast
 
 from groupwise.errors import RunError
+from groupwise.runs import disk
 
 
 @contextmanager
@@ -29,28 +31,28 @@ def replacing(path: Path) -> Generator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        disk.sync(temporary)
+        disk.rename(temporary, path)
+        disk.sync(path.parent)
     except OSError as error:
         raise RunError(cannot_write(path, error)) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        if temporary.exists():
+            with suppress(OSError):
+                disk.remove(temporary)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file, or leave the old one as it was."""
     with replacing(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+        disk.write_file(temporary, [text.encode("utf-8", errors="backslashreplace")])
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append one row of JSON as one line. A torn line that a killed process left at the end is cut off first."""
     try:
         _mend_end(path)
-        with path.open("ab") as file:
-            file.write(to_json(row).encode("utf-8", errors="backslashreplace") + b"\n")
+        disk.append(path, to_json(row).encode("utf-8", errors="backslashreplace") + b"\n")
     except OSError as error:
         raise RunError(cannot_write(path, error)) from error
 
@@ -68,6 +70,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         elif line.strip() and number < len(lines):
             raise RunError(f"{path}:{number} is not a row of JSON: the file was damaged. Delete that line to read on.")
     return rows
+
+
+def keep_rows(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Keep only the rows that are wanted; the file is replaced as a whole."""
+    rows = read_rows(path)
+    kept = [row for row in rows if wanted(row)]
+    if len(kept) < len(rows):
+        write_text(path, "".join(to_json(row) + "\n" for row in kept))
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -116,24 +126,14 @@ def _mend_end(path: Path) -> None:
     """Make the file end with a whole line: else the next row would be glued to the torn one and both be lost."""
     if not path.exists() or path.stat().st_size == 0:
         return
-    with path.open("r+b") as file:
+    with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         if file.read(1) == b"\n":
             return
         file.seek(0)
         whole = file.read()
-        kept = whole.rfind(b"\n") + 1
-        if _row(whole[kept:]) is None:
-            file.truncate(kept)
-        else:
-            file.write(b"\n")
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    kept = whole.rfind(b"\n") + 1
+    if _row(whole[kept:]) is None:
+        disk.cut(path, kept)
+    else:
+        disk.append(path, b"\n")

@@ -9,12 +9,13 @@
       bad_step/000041/          a step that was refused: batch, weights, what was wrong
       evals.jsonl               a row an evaluation
       evals/000050.parquet      every answer of an evaluation
-      model/                    what was trained (written by whoever trains)
+      checkpoints/              what a run goes on from (see checkpoints/)
+      model/                    what was trained, once training has ended
       log                       what was said along the way
       lock                      who is writing, while it runs
       tensorboard/, wandb/      where those trackers keep their files, if asked for
 
-    with RunFolder.create(Path("runs"), "demo", loaded, {"device": "cpu"}) as run:     # status: running
+    with enter(Path("runs"), "demo", loaded, "train", {"device": "cpu"}) as run:       # status: running (entrance.py)
         run.metrics.append(1, {"reward": 0.25})
         run.save_rollouts(1, groups)
                                                             # finished, or interrupted (Ctrl-C), or failed (an error)
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -38,7 +40,8 @@ from typing import Any, Literal, TypeAlias, cast
 from groupwise.config import LoadedRecipe, load_recipe
 from groupwise.config.toml_text import toml_value
 from groupwise.errors import RunError
-from groupwise.runs import lock, names
+from groupwise.runs import disk, lock, names
+from groupwise.runs.checkpoints.store import Checkpoints
 from groupwise.runs.evaluations import EvaluatedAnswer, read_answers, write_answers
 from groupwise.runs.files import append_row, cannot_write, read_rows, to_json, write_text
 from groupwise.runs.identity import identity as machine_identity
@@ -54,46 +57,29 @@ _FORMAT = 1
 
 
 class RunFolder:
-    """A folder of one run, to write (`create`) or to read and add evaluations to (`open`)."""
+    """A folder of one run, to write (`entrance.enter`) or to read and add evaluations to (`open`)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = MetricsLog(path / "metrics.jsonl")
 
-    @classmethod
-    def create(cls, root: Path, name: str, loaded: LoadedRecipe, identity: Mapping[str, Any]) -> RunFolder:
-        """Make `root/name`, lock it and write what is known before the first step.
-
-        `identity` adds to `run.json` what only the caller knows (`{"device": "cuda:0", ...}`). A folder that holds
-        anything already is refused: nothing that was written is ever overwritten.
-        """
-        path = _home(root) / names.checked(name)
-        _make_empty_folder(path)
-        run = cls(path)
-        lock.take(run._lock)
-        try:
-            write_text(path / "recipe.toml", redact_text(loaded.to_toml()))
-            facts = {
-                "format": _FORMAT,
-                "name": name,
-                "status": "running",
-                "started": now(),
-                "ended": None,
-                "seed": loaded.recipe.seed,
-                "trust_remote_code": loaded.recipe.model.trust_remote_code,
-                "recipe_folder": str(loaded.folder.absolute()),
-                **machine_identity(sys.argv),
-            }
-            run.record({**facts, **identity})
-        except BaseException:
-            lock.release(run._lock)
-            raise
-        return run
-
-    @staticmethod
-    def check_free(root: Path, name: str) -> None:
-        """Refuse early what `create` would refuse: a name that escapes, a folder that is taken or cannot be written."""
-        _make_empty_folder(_home(root) / names.checked(name))
+    def begin(self, name: str, loaded: LoadedRecipe, identity: Mapping[str, Any]) -> None:
+        """Write what is known before the first step. `identity` adds to `run.json` what only the caller knows
+        (`{"device": "cuda:0", ...}`). The folder is there, empty and locked: see `entrance.py`."""
+        write_text(self.path / "recipe.toml", redact_text(loaded.to_toml()))
+        facts = {
+            "format": _FORMAT,
+            "id": uuid.uuid4().hex,
+            "name": name,
+            "status": "running",
+            "started": now(),
+            "ended": None,
+            "seed": loaded.recipe.seed,
+            "trust_remote_code": loaded.recipe.model.trust_remote_code,
+            "recipe_folder": str(loaded.folder.absolute()),
+            **machine_identity(sys.argv),
+        }
+        self.record({**facts, **identity})
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -107,6 +93,11 @@ class RunFolder:
         return run
 
     # --- writing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What a run goes on from."""
+        return Checkpoints(self.path / "checkpoints", str(self.identity.get("id", "")))
 
     @property
     def model_path(self) -> Path:
@@ -146,8 +137,7 @@ class RunFolder:
         """Append to the run's log, with the time, without secrets, and safe to print."""
         lines = safe_text(redact_text(text)).split("\n")
         try:
-            with (self.path / "log").open("a", encoding="utf-8") as file:
-                file.write(now() + "  " + "\n    ".join(lines) + "\n")
+            disk.append(self.path / "log", (now() + "  " + "\n    ".join(lines) + "\n").encode())
         except OSError as error:
             raise RunError(cannot_write(self.path / "log", error)) from error
 
@@ -206,13 +196,17 @@ class RunFolder:
         return self.recipe([f"model.id={trained}", "lora=none", *overrides])
 
     def trained_model(self) -> Path:
-        """The folder of the trained model; an error if there is none yet."""
-        if not self.model_path.is_dir() or not any(self.model_path.iterdir()):
+        """The folder of the trained model, or of what there is of it so far; an error if there is nothing."""
+        if self.model_path.is_dir() and any(self.model_path.iterdir()) and self.status == "finished":
+            return self.model_path
+        found = self.checkpoints.newest().checkpoint
+        if found is None:
             raise RunError(
                 f"{self.path} has no trained model (its status is {self.status}): a model is written when training "
-                "ends; let it finish, or name the folder of another run or of a model"
+                "ends and with every checkpoint (checkpoints.every); let it go on, or name the folder of another run or "
+                "of a model"
             )
-        return self.model_path
+        return found.model
 
     def rollouts(self, step: int) -> list[RolloutRow]:
         """The rollouts of a step."""
@@ -243,33 +237,7 @@ class RunFolder:
     def _inside(self, name: str) -> Path:
         folder = self.path / name
         try:
-            folder.mkdir(exist_ok=True)
+            disk.make_folder(folder)
         except OSError as error:
             raise RunError(cannot_write(folder, error)) from error
         return folder
-
-
-def _home(root: Path) -> Path:
-    """`~/runs` as every shell reads it. (pyarrow would, too, and write its tables elsewhere than the rest is.)"""
-    try:
-        return root.expanduser()
-    except RuntimeError as error:
-        raise RunError(f"run.folder = {str(root)!r} cannot name a folder: {error}; choose another") from error
-
-
-def _make_empty_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        entries = sorted(entry.name for entry in path.iterdir())
-    except OSError as error:
-        raise RunError(cannot_write(path, error)) from error
-    except ValueError as error:  # a NUL or a lone surrogate in run.folder
-        raise RunError(f"run.folder = {str(path.parent)!r} cannot name a folder: {error}; choose another") from error
-    if not entries:
-        return
-    what = "already holds another run" if "run.json" in entries else f"is not empty (it has {', '.join(entries[:3])})"
-    held = f"\n{lock.explain(path / 'lock')}" if "lock" in entries else ""
-    raise RunError(
-        f"{path} {what}, and nothing in it will be overwritten. "
-        f"Ways out: choose another name (run.name=...), or delete that folder.{held}"
-    )

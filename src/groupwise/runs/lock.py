@@ -4,8 +4,9 @@
     owner(folder / "lock")     Owner(pid=4242, host="node3", ...) or None
     release(folder / "lock")
 
-A killed process leaves its lock behind. On the same host that shows (no such process, or another one with its number);
-from another host it cannot be known, so nobody takes a lock away: the message says when it is safe to delete it.
+A killed process leaves its lock behind. On the same host that shows (no such process, or another one with its number),
+and the next one takes it over; from another host it cannot be known, so nobody takes a lock away: the message says when
+it is safe to delete it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from groupwise.errors import RunError
-from groupwise.runs.files import cannot_write
+from groupwise.runs import disk
+from groupwise.runs.files import cannot_write, replacing
 from groupwise.runs.identity import now
 
 
@@ -46,17 +48,51 @@ class Owner:
 
 
 def take(path: Path) -> None:
-    """Create the lock for this process, or say who has it."""
+    """Create the lock for this process, or say who has it. That of a process that is gone is taken over."""
     mine = Owner(os.getpid(), socket.gethostname(), now(), _process_start(os.getpid()))
+    content = json.dumps(asdict(mine)).encode()
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(mine)))
+        disk.create_new(path, content)
     except FileExistsError:
-        raise RunError(explain(path)) from None
+        if not _took_over(path, content):
+            raise RunError(explain(path)) from None
     except OSError as error:
         with suppress(OSError):  # an empty lock, of a full disk, would keep the next run out
-            path.unlink(missing_ok=True)
+            disk.remove(path)
         raise RunError(cannot_write(path, error)) from error
+
+
+def is_left_behind(path: Path) -> bool:
+    """Whether a process of this host that is gone holds the lock."""
+    holder = owner(path)
+    return holder is not None and holder.alive() is False
+
+
+def _took_over(path: Path, content: bytes) -> bool:
+    """Replace the lock of a process that is gone. Of several that try, the system lets one go first, and the others
+    then find its lock."""
+    if not is_left_behind(path):
+        return False
+    try:
+        with path.open("rb") as file:
+            _flock(file.fileno())
+            same = os.fstat(file.fileno()).st_ino == path.stat().st_ino
+            if not (same and is_left_behind(path)):
+                return False
+            with replacing(path) as temporary:
+                disk.write_file(temporary, [content])
+    except (FileNotFoundError, BlockingIOError):
+        return False
+    return True
+
+
+def _flock(descriptor: int) -> None:
+    """The system's own lock on an open file, for a moment; where there is none (Windows), nothing."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def owner(path: Path) -> Owner | None:
@@ -78,7 +114,7 @@ def release(path: Path) -> None:
     """Remove the lock if this process holds it."""
     holder = owner(path)
     if holder is not None and holder.pid == os.getpid() and holder.host == socket.gethostname():
-        path.unlink(missing_ok=True)
+        disk.remove(path)
 
 
 def explain(path: Path) -> str:

@@ -1,0 +1,84 @@
+"""Asking a run to stop: Ctrl-C, SIGTERM (a cluster that wants its machine back), SIGHUP (a terminal that was closed).
+
+    stop = Stop()
+    with stop.listening():
+        ...                          # the first signal: stop.asked is its name, and work that may be dropped is
+    if stop.asked: ...
+
+The first signal drops the step at hand, unless the weights have moved in it already: then it is finished. The second
+one leaves at once (`leave`), which harms nothing: whatever is on the disk is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+def interrupt(number: int) -> NoReturn:
+    """What the second signal does if nothing else is said: as Ctrl-C always did."""
+    raise KeyboardInterrupt
+
+
+class Stop:
+    """Whether a run was asked to stop, by which signal."""
+
+    def __init__(self, leave: Callable[[int], NoReturn] = interrupt) -> None:
+        self.asked: str | None = None
+        self._leave = leave
+        self._drop: Callable[[], None] | None = None
+
+    @contextmanager
+    def listening(self) -> Generator[None]:
+        """Hear signals inside. Only the main thread can; elsewhere nothing is changed."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = [signal.Signals[name] for name in _SIGNALS if name in signal.Signals.__members__]
+        # One that is ignored (nohup) stays so.
+        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._hear) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def dropping(self, may_drop: Callable[[], bool], say: Callable[[str], None]) -> Generator[None]:
+        """For the task that calls it: once a stop is asked for, the task is cancelled if its work may be dropped then.
+        If not, it goes on, and finds `asked` when it looks."""
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+
+        def act() -> None:
+            if may_drop():
+                say(f"{self.asked}: the step at hand is dropped")
+                task.cancel()
+            else:
+                say(f"{self.asked}: the weights have moved already, so this step is finished first")
+
+        self._drop = lambda: _soon(loop, act)
+        try:
+            yield
+        finally:
+            self._drop = None
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.asked is not None:
+            self._leave(number)
+        self.asked = signal.Signals(number).name
+        if self._drop is not None:
+            self._drop()
+
+
+def _soon(loop: asyncio.AbstractEventLoop, act: Callable[[], Any]) -> None:
+    with suppress(RuntimeError):  # the loop has just ended
+        loop.call_soon_threadsafe(act)
