@@ -9,6 +9,9 @@
     ├── LearnerError   (RuntimeError)  an update that must not happen; NonFiniteError of the learner: a number in it
     ├── DeadlineError  (TimeoutError)  a wait that took longer than the recipe allows
     └── RunError       (OSError)       the run folder: taken, unwritable, not a run
+        └── FinishedError               ... or finished, so that there is nothing left to do
+
+    Stopped            (KeyboardInterrupt)  a run that was asked to stop, and has saved what there is; no mistake
 
 The rule: a user's mistake raises one of these and ends as one message and exit code 1; a mistake of ours is an
 `AssertionError` or whatever Python raises, keeps its traceback and exits with 2. To add one: subclass, add the stdlib
@@ -52,3 +55,11 @@ class DeadlineError(GroupwiseError, TimeoutError):
 
 class RunError(GroupwiseError, OSError):
     """A run folder that is taken, unwritable or not one of ours."""
+
+
+class FinishedError(RunError):
+    """A run that has nothing left to do."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that was asked to stop (Ctrl-C, SIGTERM, SIGHUP) and did so in good order; the same command goes on."""

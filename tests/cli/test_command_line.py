@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,10 +147,9 @@ def test_control_c_keeps_the_model_and_says_where(recipe):
     while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert err == "interrupted\n"
-    assert "the run so far is in runs/toy, the model as it was in runs/toy/model" in out
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert re.fullmatch(r"SIGINT: runs/toy is stopped; the same command goes on from step \d+\n", err), err
     run = RunFolder.open(recipe.parent / "runs/toy")
     assert run.status == "interrupted"
     assert (run.trained_model() / "model.safetensors").is_file()

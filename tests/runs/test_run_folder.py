@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from groupwise.config import load_recipe
-from groupwise.errors import RunError
+from groupwise.errors import FinishedError, RunError
+from groupwise.runs.entrance import enter
 from groupwise.runs.evaluations import EvaluatedAnswer
 from groupwise.runs.folder import RunFolder
 from groupwise.types import Completion, Group, Problem, Rollout
@@ -23,7 +24,7 @@ def loaded_recipe(**extra):
 
 
 def create(root, name="demo", **identity):
-    return RunFolder.create(root, name, loaded_recipe(), identity)
+    return enter(root, name, loaded_recipe(), "train", identity)
 
 
 def test_a_run_from_its_first_file_to_its_last(tmp_path):
@@ -91,11 +92,11 @@ def test_the_error_that_matters_is_not_hidden_by_a_folder_that_is_gone(tmp_path)
         raise ValueError("the reason")
 
 
-def test_a_folder_with_another_run_is_left_alone(tmp_path):
+def test_a_run_that_is_finished_is_left_alone(tmp_path):
     with create(tmp_path):
         pass
     before = {path: path.read_bytes() for path in (tmp_path / "demo").iterdir()}
-    with pytest.raises(RunError, match=r"demo already holds another run.*run\.name=.*delete") as caught:
+    with pytest.raises(FinishedError, match=r"demo is finished.*train\.steps.*run\.name=.*delete") as caught:
         create(tmp_path)
     assert "process" not in str(caught.value)
     assert {path: path.read_bytes() for path in (tmp_path / "demo").iterdir()} == before
@@ -120,7 +121,7 @@ def test_a_second_run_is_told_who_is_writing(tmp_path):
         create(tmp_path)
 
 
-def test_the_lock_of_a_killed_run_is_explained(tmp_path):
+def test_the_run_of_a_killed_process_is_taken_up(tmp_path):
     script = (
         "import os, signal, sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
         "from test_run_folder import create; create(Path(sys.argv[2])); os.kill(os.getpid(), signal.SIGKILL)"
@@ -129,10 +130,14 @@ def test_the_lock_of_a_killed_run_is_explained(tmp_path):
     killed = subprocess.run([sys.executable, "-c", script, here, str(tmp_path)], capture_output=True, check=False)
     assert killed.returncode == -9, killed.stderr
     run = RunFolder.open(tmp_path / "demo")
-    assert run.identity["status"] == "running"
+    identity = run.identity
+    assert identity["status"] == "running"
     assert run.status == "interrupted"
-    with pytest.raises(RunError, match=r"was being written by process \d+ on .* which is gone"):
-        create(tmp_path)
+    again = create(tmp_path)
+    assert again.status == "running"
+    assert json.loads((run.path / "lock").read_text())["pid"] == os.getpid()
+    assert again.identity["id"] == identity["id"]
+    assert [attempt["status_before"] for attempt in again.identity["attempts"]] == ["running"]
 
 
 def test_the_lock_of_a_later_process_with_the_same_number_is_stale(tmp_path):
@@ -204,7 +209,7 @@ def test_no_secret_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["groupwise", "train", "--token", CANARY, f"model.id=https://u:{CANARY}@h/m"])
     settings = {"api_key": CANARY, "url": f"https://me:{CANARY}@host", "eos_token": "<|im_end|>"}
     loaded = loaded_recipe(rewards=[{"function": "reward.py:judge", "settings": settings}])
-    run = RunFolder.create(tmp_path, "demo", loaded, {"hub": {"token": CANARY}, "note": f"sk-{CANARY}"})
+    run = enter(tmp_path, "demo", loaded, "train", {"hub": {"token": CANARY}, "note": f"sk-{CANARY}"})
     with pytest.raises(ValueError, match="odd"), run:
         run.log(f"using odd-{CANARY} and {CANARY}/aws")
         raise ValueError(f"odd-{CANARY}")
@@ -226,7 +231,7 @@ def test_the_recipe_is_read_back_with_the_folder_it_started_from(tmp_path):
     recipe = tmp_path / "recipes" / "recipe.toml"
     recipe.write_text('[model]\nid = "tiny"\n[task]\nkind = "arithmetic"\n[[rewards]]\nfunction = "reward.py:mine"\n')
     loaded = load_recipe(recipe, ["seed=11", "optimizer.lr=2e-5"])
-    run = RunFolder.create(tmp_path / "runs", "demo", loaded, {})
+    run = enter(tmp_path / "runs", "demo", loaded, "train", {})
     again = RunFolder.open(run.path).recipe()
     assert again.recipe == loaded.recipe
     assert again.folder == loaded.folder.absolute()

@@ -45,7 +45,7 @@ class Listener:
         self.messages, self.evaluations, self.steps, self.depth = [], [], 0, 0
         self._on_step = on_step
 
-    def started(self, total_steps, description):
+    def started(self, total_steps, description, done=0):
         self.depth += 1
 
     def step(self, metrics):

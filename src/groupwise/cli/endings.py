@@ -3,6 +3,7 @@
 0     done
 1     the user's mistake: one message, no traceback
 2     a mistake of ours: the traceback, and a request to report it
+75    a run that was asked to stop, by Ctrl-C or SIGTERM, and saved what there is: the same command goes on
 130   Ctrl-C
 """
 
@@ -17,10 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from groupwise.errors import GroupwiseError
+from groupwise.errors import FinishedError, GroupwiseError, Stopped
 from groupwise.runs.text import safe_text
 
-DONE, MISTAKE, BUG, INTERRUPTED = 0, 1, 2, 130
+DONE, MISTAKE, BUG, AGAIN, INTERRUPTED = 0, 1, 2, 75, 130
 
 OUT_OF_MEMORY = (
     "out of GPU memory: {}\nWays out, the cheapest first: lower learner.token_budget (same gradient, less memory), "
@@ -35,9 +36,11 @@ def ended(work: Callable[[], None]) -> int:
         work()
         sys.stdout.flush()
     except GroupwiseError as error:
-        return _told(str(error), MISTAKE)
-    except KeyboardInterrupt:
-        return _told("interrupted", INTERRUPTED)
+        # Whoever repeats a command until it succeeds has succeeded when there is nothing left to do.
+        return _told(str(error), DONE if isinstance(error, FinishedError) else MISTAKE)
+    except KeyboardInterrupt as stop:
+        in_good_order = isinstance(stop, Stopped)
+        return _told(str(stop) if in_good_order else "interrupted", AGAIN if in_good_order else INTERRUPTED)
     except BrokenPipeError:
         return _reader_gone()
     except SystemExit:  # rich, where it met the same broken pipe

@@ -58,11 +58,11 @@ class TerminalReporter:
         self._live: Live | None = None
         self._next_line = 0.0
 
-    def started(self, total_steps: int, description: str) -> None:
+    def started(self, total_steps: int, description: str, done: int = 0) -> None:
         """Show a long operation, in place of the one around it."""
         if not self._operations:
             self._next_line = self._clock()
-        self._operations.append(Operation(total_steps, _one_line(description), self._clock()))
+        self._operations.append(Operation(total_steps, _one_line(description), self._clock(), done))
         if self._moves and self._live is None:
             self._live = Live(
                 console=self._console,
@@ -76,7 +76,7 @@ class TerminalReporter:
         """Take in one step of the innermost operation."""
         operation, now = self._operations[-1], self._clock()
         operation.add(metrics, now)
-        if not self._moves and now >= self._next_line and len(operation.ends) < operation.total:
+        if not self._moves and now >= self._next_line and operation.done < operation.total:
             self._next_line = now + self._every
             self._print(self._line(operation))
 

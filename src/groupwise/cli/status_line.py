@@ -27,9 +27,16 @@ class Operation:
     total: int
     description: str
     begun: float
+    before: int = 0
+    """Steps that were done before it began: a run that was taken up."""
     ends: list[float] = field(default_factory=list[float])
     last: Mapping[str, float] = field(default_factory=dict[str, float])
     rewards: list[float] = field(default_factory=list[float])
+
+    @property
+    def done(self) -> int:
+        """Steps that are done."""
+        return self.before + len(self.ends)
 
     def add(self, metrics: Mapping[str, float], now: float) -> None:
         """Take in one step."""
@@ -42,7 +49,7 @@ class Operation:
         """From the pace of the latest steps, so that completions that grow longer soon count."""
         times = [self.begun, *self.ends][-_PACE_OVER - 1 :]
         pace = (times[-1] - times[0]) / (len(times) - 1)
-        return max(0.0, pace * (self.total - len(self.ends)) - (now - times[-1]))
+        return max(0.0, pace * (self.total - self.done) - (now - times[-1]))
 
 
 class _Part(NamedTuple):
@@ -91,7 +98,7 @@ def _spark_length(width: int | None) -> int:
 
 def _head(operation: Operation) -> str:
     total = str(operation.total)
-    return f"{operation.description} {len(operation.ends):>{len(total)}}/{total}"
+    return f"{operation.description} {operation.done:>{len(total)}}/{total}"
 
 
 def _reward(operation: Operation, ascii_only: bool, spark: int) -> list[_Part]:
@@ -127,7 +134,7 @@ def _measured(last: Mapping[str, float]) -> list[_Part]:
 def _timing(operation: Operation, now: float, over: bool) -> str:
     since = duration(now - operation.begun)
     if over:
-        return since if len(operation.ends) >= operation.total else f"stopped after {since}"
+        return since if operation.done >= operation.total else f"stopped after {since}"
     if not operation.ends:
         return since
     return f"{duration(operation.seconds_left(now))} left"

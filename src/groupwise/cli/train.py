@@ -22,8 +22,9 @@ Overrides = Annotated[
 def train(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Train by rewards: GRPO, as the recipe says.
 
-    Everything is written into a run folder (run.folder/run.name of the recipe). Ctrl-C stops within the step at hand
-    and keeps the model as it is then.
+    Everything is written into a run folder (run.folder/run.name of the recipe). Ctrl-C, SIGTERM and SIGHUP stop within
+    the step at hand and save; a second Ctrl-C leaves at once. The same command goes on where the run was left, whatever
+    ended it.
     """
     run = carried_out("train", recipe, overrides or [])
     tell_what_next(
@@ -46,12 +47,14 @@ def carried_out(verb: Literal["train", "sft"], recipe: Path, overrides: Sequence
     with TerminalReporter(console) as reporter:
         with console.status(f"loading {loaded.recipe.model.id}"):
             from groupwise.cli.header import header
+            from groupwise.training.stop import Stop, exit_at_once
             from groupwise.training.trainer import Trainer
 
             trainer = Trainer.from_recipe(loaded, reporter)
             parts = trainer.prepare(by_rewards=verb == "train")
         console.print(header(parts, verb), soft_wrap=not console.is_terminal)
-        return trainer.train() if verb == "train" else trainer.sft()
+        stop = Stop(leave=exit_at_once)
+        return trainer.train(stop) if verb == "train" else trainer.sft(stop)
 
 
 def tell_what_next(run: RunFolder, commands: dict[str, list[str]]) -> None:

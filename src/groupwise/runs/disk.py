@@ -48,9 +48,18 @@ def make_folder(path: Path, *, parents: bool = False) -> None:
         _do("make folder", path, lambda: path.mkdir(parents=parents, exist_ok=True))
 
 
-def create_new(path: Path, content: bytes) -> None:
-    """Write a small file that must not exist yet."""
-    _write(path, [content], os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+def create_whole(path: Path, content: bytes) -> None:
+    """Write a small file that must not exist yet, so that nobody ever sees it half; FileExistsError if it does."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_file(beside, [content])
+    try:
+        _do("create", path, lambda: path.hardlink_to(beside))
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        _write(path, [content], os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    finally:
+        remove(beside)
 
 
 def write_file(path: Path, buffers: Iterable[Buffer], seen: Callable[[Buffer], object] = len) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from groupwise.config import LoadedRecipe
-from groupwise.errors import RunError
+from groupwise.errors import FinishedError, RunError
 from groupwise.runs import disk, lock, names
 from groupwise.runs.changes import Change, changed_settings, refuse
 from groupwise.runs.files import cannot_write, write_text
@@ -29,10 +29,6 @@ Verb: TypeAlias = Literal["train", "sft"]
 
 _OF_A_BEGINNING = {"lock", "recipe.toml"}
 """What is in the folder of a run that was killed before it had its run.json."""
-
-
-class FinishedError(RunError):
-    """A run that has nothing left to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +99,8 @@ def _looked(path: Path, loaded: LoadedRecipe, verb: Verb) -> Entrance:
     facts = run.identity
     if "id" not in facts or "verb" not in facts:
         raise RunError(
-            f"{path} holds a run of an older groupwise, which kept nothing to go on from. Ways out: choose another name "
-            "(run.name=...), or delete that folder"
+            f"{path} holds a run of an older groupwise, which kept nothing to go on from. Ways out: choose another "
+            "name (run.name=...), or delete that folder"
         )
     if facts["verb"] != verb:
         raise RunError(

@@ -197,16 +197,24 @@ class RunFolder:
 
     def trained_model(self) -> Path:
         """The folder of the trained model, or of what there is of it so far; an error if there is nothing."""
-        if self.model_path.is_dir() and any(self.model_path.iterdir()) and self.status == "finished":
+        written = self.model_path.is_dir() and any(self.model_path.iterdir())
+        if written and self.status == "finished":
             return self.model_path
         found = self.checkpoints.newest().checkpoint
+        if found is None and written:
+            return self.model_path
         if found is None:
             raise RunError(
                 f"{self.path} has no trained model (its status is {self.status}): a model is written when training "
-                "ends and with every checkpoint (checkpoints.every); let it go on, or name the folder of another run or "
-                "of a model"
+                "ends and with every checkpoint (checkpoints.every); let it go on, or name the folder of another run "
+                "or of a model"
             )
         return found.model
+
+    def changes(self) -> list[str]:
+        """The settings that were changed when the run was last taken up, in words."""
+        attempts: Any = self.identity.get("attempts") or [{}]
+        return [str(change) for change in attempts[-1].get("changes", [])]
 
     def rollouts(self, step: int) -> list[RolloutRow]:
         """The rollouts of a step."""

@@ -52,7 +52,7 @@ def take(path: Path) -> None:
     mine = Owner(os.getpid(), socket.gethostname(), now(), _process_start(os.getpid()))
     content = json.dumps(asdict(mine)).encode()
     try:
-        disk.create_new(path, content)
+        disk.create_whole(path, content)
     except FileExistsError:
         if not _took_over(path, content):
             raise RunError(explain(path)) from None

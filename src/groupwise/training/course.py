@@ -1,24 +1,31 @@
 """The way of a run from its first step to its last, whatever a step is: by rewards or on demonstrations.
 
-Evaluations before, during and after; everything written down as it happens.
+Evaluations before, during and after; everything written down as it happens, and saved, so that the way can be taken up
+where it was left.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from groupwise.engines.engine import Engine
 from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
 from groupwise.runs.folder import RunFolder
+from groupwise.runs.rewind import rewind
 from groupwise.runs.trackers import Trackers, open_trackers
 from groupwise.training.build import Parts
 from groupwise.training.deadlines import Deadlines
 from groupwise.training.examination import Examination
+from groupwise.training.keeper import Keeper
 from groupwise.training.oversight import Oversight
 from groupwise.training.problems import Supply
+from groupwise.training.randomness import Randomness
 from groupwise.training.reporter import Reporter
-from groupwise.training.state import RunState
+from groupwise.training.state import RunState, history
+from groupwise.training.stateful import RewardStates, Stateful
+from groupwise.training.stop import Stop
 
 OneStep = Callable[[TrainerState], Awaitable[Mapping[str, float]]]
 """Does the step that it is given and returns what was measured."""
@@ -27,8 +34,8 @@ OneStep = Callable[[TrainerState], Awaitable[Mapping[str, float]]]
 class Course:
     """One run on its way. `supply` is what steps draw from, `total` is how many steps there are.
 
-    Example: `await Course(parts, run, reporter, learner=learner, engine=engine, supply=problems, total=200).follow(
-    "training", one_step)`
+    Example: `await Course(parts, run, reporter, stop, learner=learner, engine=engine, supply=problems,
+    total=200).follow("training", one_step)`
     """
 
     def __init__(
@@ -36,20 +43,28 @@ class Course:
         parts: Parts,
         run: RunFolder,
         reporter: Reporter,
+        stop: Stop,
         *,
         learner: Learner,
         engine: Engine,
         supply: Supply,
         total: int,
     ) -> None:
-        self.parts, self.run, self.reporter, self.learner = parts, run, reporter, learner
+        self.parts, self.run, self.reporter, self.stop = parts, run, reporter, stop
         self.state = RunState()
-        self._supply = supply
+        self._evaluation = parts.recipe.evaluation
         self._total = total
         self._trackers = trackers_of(parts, run, reporter)
         self._examination = Examination(parts, engine, run, reporter, self._trackers)
         self.oversight = Oversight(parts.recipe, run, reporter)
         self.deadlines = Deadlines(parts.recipe.deadlines, run.path / "log", reporter.message)
+        self._keeper = Keeper(parts, run, learner, reporter.message)
+        self._supply = supply
+        self._stateful: dict[str, Stateful] = {
+            "supply": supply,
+            "rewards": RewardStates(parts.rewards),
+            "random": Randomness(parts.recipe.seed),
+        }
 
     def tell_once(self, about: str, words: str | None) -> None:
         """Say something that holds from now on, the first time that it is so."""
@@ -58,31 +73,53 @@ class Course:
             self.reporter.message(words)
 
     async def follow(self, description: str, one_step: OneStep) -> None:
-        """All steps to the last, with the evaluations between them."""
-        self.reporter.started(self._total, description)
+        """All steps to the last, with the evaluations between them; from where the run was left, if it was. Returns
+        early if it is asked to stop."""
+        self._take_up()
+        self.reporter.started(self._total, description, done=self.state.step)
         try:
-            with self.deadlines:
+            with self.deadlines, self.stop.dropping(self._keeper.may_drop, self.reporter.message):
                 await self._steps(one_step)
+        except asyncio.CancelledError:
+            if self.stop.asked is None:
+                raise
         finally:
+            self._keeper.close()
             self._trackers.close()
             self.reporter.finished()
 
     async def _steps(self, one_step: OneStep) -> None:
-        evaluation = self.parts.recipe.evaluation
-        if evaluation.before:
-            await self._examine("before", self._trainer_state(0))
+        if self._evaluation.before and not self.state.step:
+            await self._evaluate("before")
+        elif self._is_evaluated(self.state.step):
+            await self._evaluate(f"step {self.state.step}")
         for step in range(self.state.step + 1, self._total + 1):
+            if self.stop.asked is not None:
+                return
             state = self._trainer_state(step)
             self._note(state, await one_step(state))
-            if evaluation.every and step % evaluation.every == 0 and step < self._total:
-                await self._examine(f"step {step}", state)
-            if self.oversight.ends(self.state.history):
+            improved = self._is_evaluated(step) and await self._evaluate(f"step {step}")
+            ends = self.oversight.ends(self.state.history) or step == self._total
+            if improved or ends or self._keeper.is_due(step):
+                self._keeper.save(best=improved)
+            if ends:
                 break
-        await self._examine("after", self._trainer_state(self.state.step))
+        if await self._evaluate("after"):
+            self._keeper.point_to_best(self.state.step)
 
-    async def _examine(self, label: str, state: TrainerState) -> None:
-        with self.deadlines.waiting("sample", "the engine and the reward functions, to evaluate"):
-            await self._examination.hold(label, state)
+    def _is_evaluated(self, step: int) -> bool:
+        return bool(self._evaluation.every) and step % self._evaluation.every == 0 and 0 < step < self._total
+
+    async def _evaluate(self, label: str) -> bool:
+        """Evaluate, unless the run has done so already before it was left; whether it is the best step so far, as far
+        as that is asked for."""
+        step = self.state.step
+        if not self._examination.was_held(step, label):
+            with self.deadlines.waiting("sample", "the engine and the reward functions, to evaluate"):
+                await self._examination.hold(label, self._trainer_state(step))
+            if step:
+                self._remember()
+        return self.parts.recipe.checkpoints.best and self._examination.best_step() == step > 0
 
     def _trainer_state(self, step: int) -> TrainerState:
         """What reward functions are told about how far training is."""
@@ -91,11 +128,28 @@ class Course:
     def _note(self, state: TrainerState, metrics: Mapping[str, float]) -> None:
         """A step is done."""
         step = self.state.step = state.global_step
-        self.state.supply = self._supply.state()
         self.run.metrics.append(step, metrics)
         self.state.history.append({**metrics, "step": step, "epoch": state.epoch})
+        self._remember()
         self._trackers.log(step, metrics)
         self.reporter.step(metrics)
+
+    def _remember(self) -> None:
+        state = {name: each.state() for name, each in self._stateful.items()}
+        self._keeper.remember(self.state.step, {**state, "run": self.state.state()})
+
+    def _take_up(self) -> None:
+        """Go on where the run was left; a run without a checkpoint begins."""
+        kept = self._keeper.take_up()
+        if kept is not None:
+            self.state.restore(kept["run"])
+            for name, each in self._stateful.items():
+                each.restore(kept[name])
+        rewind(self.run.path, self.state.step, evaluations=self.state.step > 0)
+        if kept is not None:
+            self.state.history = history(self.run.metrics.read())
+            self._examination.take_up()
+            self.reporter.message(f"going on from step {self.state.step} of {self._total}")
 
 
 def trackers_of(parts: Parts, run: RunFolder, reporter: Reporter) -> Trackers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from groupwise.engines.engine import Engine
 from groupwise.rewards import TrainerState
 from groupwise.runs.folder import RunFolder
@@ -23,7 +25,8 @@ class Examination:
         self._run = run
         self._trackers = trackers
         self._reporter = reporter
-        self._first: Evaluation | None = None
+        self._first: list[bool] = []
+        """Right or wrong, by problem, before the first step."""
         self._examiner = None if parts.held_out is None else examiner_of(parts, engine, reporter)
         if self._examiner is None:
             reporter.message(f"the task {parts.task.name!r} holds no problems out, so nothing is evaluated")
@@ -40,11 +43,32 @@ class Examination:
         numbers = {f"eval/{name}": value for name, value in result.items() if value is not None}
         self._trackers.log(state.global_step, numbers)
         words = str(evaluation)
-        if self._first is not None and evaluation.accuracy is not None:
-            words += f" ({change(self._first.greedy_correct(), evaluation.greedy_correct())})"
-        self._first = self._first or evaluation
+        correct = evaluation.greedy_correct()
+        if len(self._first) == len(correct) and evaluation.accuracy is not None:
+            words += f" ({change(self._first, correct)})"
+        self._first = self._first or correct
         self._reporter.evaluated(label, words)
         return evaluation
+
+    def take_up(self) -> None:
+        """Compare with the first evaluation that is written down, as if it had been held just now."""
+        rows = self._of_training()
+        if self._examiner is not None and rows:
+            self._first = [answer.correct for answer in self._run.answers(rows[0]) if answer.greedy]
+
+    def was_held(self, step: int, label: str) -> bool:
+        """Whether this evaluation is written down already."""
+        return any(row.get("step") == step and row.get("label") == label for row in self._of_training())
+
+    def best_step(self) -> int | None:
+        """The first step with the highest accuracy, or reward where there is none."""
+        scores = {int(row["step"]): row.get("accuracy", row.get("reward")) for row in self._of_training()}
+        known = {step: score for step, score in scores.items() if step and score is not None}
+        return max(known, key=lambda step: (known[step], -step), default=None)
+
+    def _of_training(self) -> list[dict[str, Any]]:
+        """Not those that `groupwise eval` adds."""
+        return [row for row in self._run.evaluations() if row.get("label") != "eval"]
 
 
 def examiner_of(parts: Parts, engine: Engine, reporter: Reporter) -> Examiner:

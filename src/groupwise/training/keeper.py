@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from groupwise.errors import LearnerError, RunError
@@ -122,8 +121,8 @@ class Keeper:
         if found.checkpoint is None:
             if found.faults:
                 raise RunError(
-                    f"no checkpoint in {self._store.folder} is whole: {'; '.join(found.faults)}. Ways out: put back what "
-                    "is missing, choose another name (run.name=...), or delete that folder to begin at step 0"
+                    f"no checkpoint in {self._store.folder} is whole: {'; '.join(found.faults)}. Ways out: put back "
+                    "what is missing, choose another name (run.name=...), or delete that folder to begin at step 0"
                 )
             return None
         state = found.checkpoint.state()
@@ -143,7 +142,9 @@ class Keeper:
             )
         for name, version in self._versions().items():
             if facts["versions"].get(name) != version:
-                self._say(f"{name} is {version} now and was {facts['versions'].get(name)}: numbers may round differently")
+                self._say(
+                    f"{name} is {version} now and was {facts['versions'].get(name)}: numbers may round differently"
+                )
         self._form.restore(read_tensors(checkpoint.model / self._form.weights_file), state["weights"])
         self._learner.restore(state["learner"])
 
@@ -212,7 +213,11 @@ class Keeper:
 
     def _versions(self) -> dict[str, Any]:
         identity = self._run.identity
-        return {"groupwise": identity.get("groupwise"), "python": identity.get("python"), **identity.get("versions", {})}
+        return {
+            "groupwise": identity.get("groupwise"),
+            "python": identity.get("python"),
+            **identity.get("versions", {}),
+        }
 
 
 def _in_host_memory(tensor: Tensor, *, copied: bool) -> Tensor:

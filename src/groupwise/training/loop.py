@@ -19,16 +19,19 @@ from groupwise.training.problems import problems_of
 from groupwise.training.report import StepReport, about_ungraded
 from groupwise.training.reporter import Reporter
 from groupwise.training.step import grpo_step
+from groupwise.training.stop import Stop
 from groupwise.training.talk import conversations_of
 
 
-async def train(parts: Parts, run: RunFolder, reporter: Reporter) -> None:
+async def train(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop) -> None:
     """Train by GRPO and evaluate before, during and after. The policy in `parts` is the trained one afterwards."""
     recipe = parts.recipe
     engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
     learner, rollouts = learner_of(parts), rollouts_of(parts, engine)
     problems = problems_of(recipe.problems, parts.train.problems, recipe.seed)
-    course = Course(parts, run, reporter, learner=learner, engine=engine, supply=problems, total=recipe.train.steps)
+    course = Course(
+        parts, run, reporter, stop, learner=learner, engine=engine, supply=problems, total=recipe.train.steps
+    )
     whom = {
         "sample": "the engine, to sample",
         "grade": f"the reward functions {', '.join(reward.name for reward in parts.rewards)}",

@@ -1,6 +1,6 @@
 """What training says while it runs, and to whom: a protocol, so that the trainer knows no terminal.
 
-reporter.started(200, "training")
+reporter.started(200, "training")                                      # done=50: it goes on after step 50
 reporter.step({"reward": 0.31, "reward_std": 0.46, "length": 9.0})     # once a step
 reporter.evaluated("held-out, step 50", "0.812 [0.736, 0.870]")
 reporter.finished()
@@ -17,8 +17,8 @@ class Reporter(Protocol):
     """Hears what happens. A long operation inside another (an evaluation inside training) is started and finished
     inside it; every `started` has its `finished`, also when the operation fails."""
 
-    def started(self, total_steps: int, description: str) -> None:
-        """A long operation of so many steps begins."""
+    def started(self, total_steps: int, description: str, done: int = 0) -> None:
+        """A long operation of so many steps begins, or goes on where so many are done."""
         ...
 
     def step(self, metrics: Mapping[str, float]) -> None:
@@ -41,7 +41,7 @@ class Reporter(Protocol):
 class QuietReporter:
     """Says nothing: for tests and for callers that read the run folder instead."""
 
-    def started(self, total_steps: int, description: str) -> None:
+    def started(self, total_steps: int, description: str, done: int = 0) -> None:
         """Say nothing."""
 
     def step(self, metrics: Mapping[str, float]) -> None:
@@ -79,9 +79,9 @@ class RecordingReporter:
         finally:
             self._log = None
 
-    def started(self, total_steps: int, description: str) -> None:
+    def started(self, total_steps: int, description: str, done: int = 0) -> None:
         """Pass it on."""
-        self._reporter.started(total_steps, description)
+        self._reporter.started(total_steps, description, done)
 
     def step(self, metrics: Mapping[str, float]) -> None:
         """Pass it on: metrics have a file of their own."""

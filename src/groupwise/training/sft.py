@@ -25,10 +25,11 @@ from groupwise.training.build import Parts, fitted
 from groupwise.training.course import Course
 from groupwise.training.problems import InOrder
 from groupwise.training.reporter import Reporter
+from groupwise.training.stop import Stop
 from groupwise.types import Completion, Group, Problem, Rollout
 
 
-async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstrations: Sequence[Group]) -> None:
+async def sft(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop, *, demonstrations: Sequence[Group]) -> None:
     """Train on demonstrations (see `demonstrated`), evaluate before, during and after."""
     recipe = parts.recipe
     learner = Learner(
@@ -42,7 +43,7 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter, *, demonstration
     )
     engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
     supply = InOrder(demonstrations, recipe.seed)
-    course = Course(parts, run, reporter, learner=learner, engine=engine, supply=supply, total=recipe.sft.steps)
+    course = Course(parts, run, reporter, stop, learner=learner, engine=engine, supply=supply, total=recipe.sft.steps)
 
     async def one_step(state: TrainerState) -> Mapping[str, float]:
         start = time.perf_counter()

@@ -1,7 +1,9 @@
-"""What one step leaves to the next, beside the weights and what the learner keeps about them."""
+"""How far a run is: what one step leaves to the next, beside the policy, the learner and the supply of problems."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +12,25 @@ from typing import Any
 class RunState:
     """How far a run is.
 
-    Example: after step 3 of 8 problems each, `RunState(step=3, supply={"place": 24}, history=[row, row, row])`
+    Example: after step 3 of 8 problems each, `RunState(step=3, history=[row, row, row])`
     """
 
     step: int = 0
     """Steps done."""
-    supply: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Which problems come next: what the supply's `restore` takes, plain JSON values."""
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     """The metrics of all steps, which reward functions may look at."""
     told: set[str] = field(default_factory=set[str])
     """What the user was told once and is not told again."""
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes. The history is in metrics.jsonl."""
+        return {"step": self.step, "told": sorted(self.told)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on there."""
+        self.step, self.told = int(state["step"]), set(state["told"])
+
+
+def history(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl as they were before they were written: what was not finite is null there."""
+    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]

@@ -12,32 +12,51 @@ one leaves at once (`leave`), which harms nothing: whatever is on the disk is wh
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
-def interrupt(number: int) -> NoReturn:
-    """What the second signal does if nothing else is said: as Ctrl-C always did."""
+Leave: TypeAlias = Callable[[int, Callable[[], None]], NoReturn]
+"""What the second signal does: it is given the signal's number and the last thing to do."""
+
+
+def interrupt(number: int, leaving: Callable[[], None]) -> NoReturn:
+    """As Ctrl-C always did: whoever is in the middle of something cleans up."""
     raise KeyboardInterrupt
+
+
+def exit_at_once(number: int, leaving: Callable[[], None]) -> NoReturn:
+    """For a command: nothing is waited for, not even what is being written. What is on the disk is whole all the same;
+    the terminal gets its cursor back."""
+    with suppress(Exception):
+        leaving()
+    with suppress(OSError):
+        if os.isatty(1):
+            os.write(1, b"\x1b[?25h\n")
+    os._exit(128 + number)
 
 
 class Stop:
     """Whether a run was asked to stop, by which signal."""
 
-    def __init__(self, leave: Callable[[int], NoReturn] = interrupt) -> None:
+    def __init__(self, leave: Leave = interrupt) -> None:
         self.asked: str | None = None
         self._leave = leave
+        self._leaving: Callable[[], None] = lambda: None
         self._drop: Callable[[], None] | None = None
 
     @contextmanager
-    def listening(self) -> Generator[None]:
-        """Hear signals inside. Only the main thread can; elsewhere nothing is changed."""
+    def listening(self, leaving: Callable[[], None] = lambda: None) -> Generator[None]:
+        """Hear signals inside. Only the main thread can; elsewhere nothing is changed. `leaving` is the last thing that
+        is done before the second signal leaves at once."""
+        self._leaving = leaving
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -73,7 +92,7 @@ class Stop:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.asked is not None:
-            self._leave(number)
+            self._leave(number, self._leaving)
         self.asked = signal.Signals(number).name
         if self._drop is not None:
             self._drop()

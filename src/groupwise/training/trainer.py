@@ -23,17 +23,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from groupwise.config import LoadedRecipe
 from groupwise.engines.embedded import EmbeddedEngine
-from groupwise.errors import RecipeError, TaskError
+from groupwise.errors import RecipeError, Stopped, TaskError
 from groupwise.learner.optimizer import check_available
 from groupwise.models.policy import Policy
 from groupwise.models.save import save_policy
 from groupwise.rewards import TrainerState
 from groupwise.rollouts.prompts import FitReport
+from groupwise.runs.entrance import Verb, enter, look
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.trackers import check_installed
 from groupwise.tasks import Task
@@ -44,9 +44,10 @@ from groupwise.training.given import Reward, recipe_of
 from groupwise.training.loop import train
 from groupwise.training.reporter import QuietReporter, RecordingReporter, Reporter
 from groupwise.training.sft import demonstrated, sft
+from groupwise.training.stop import Stop
 from groupwise.training.talk import given_world, with_world
 
-Loop = Callable[[Parts, RunFolder, Reporter], Coroutine[Any, Any, None]]
+Loop = Callable[[Parts, RunFolder, Reporter, Stop], Coroutine[Any, Any, None]]
 Result = TypeVar("Result")
 
 
@@ -113,7 +114,7 @@ class Trainer:
     def prepare(self, *, by_rewards: bool = True) -> Parts:
         """Load all that a run needs and return it. That a run folder is taken is said before a model is loaded."""
         section = self._loaded.recipe.run
-        RunFolder.check_free(Path(section.folder), section.name)
+        look(Path(section.folder), section.name, self._loaded, "train" if by_rewards else "sft")
         check_installed(section.trackers)
         check_available(self._loaded.recipe.optimizer, self.parts.policy.device)
         if by_rewards and not self.parts.rewards:
@@ -123,14 +124,16 @@ class Trainer:
             )
         return self.parts
 
-    def train(self) -> RunFolder:
-        """Train by GRPO; returns the run's folder, which holds everything, the trained model included."""
+    def train(self, stop: Stop | None = None) -> RunFolder:
+        """Train by GRPO, from where the run was left, if there is one of this name; returns the run's folder, which
+        holds everything, the trained model included. `stop` is for who wants to say what a second Ctrl-C does."""
         self.prepare()
-        return self._run(train)
+        return self._run("train", train, stop or Stop())
 
-    def sft(self) -> RunFolder:
+    def sft(self, stop: Stop | None = None) -> RunFolder:
         """Train on demonstrations; returns the run's folder."""
-        return self._run(partial(sft, demonstrations=demonstrated(self.prepare(by_rewards=False), self._reporter)))
+        demonstrations = demonstrated(self.prepare(by_rewards=False), self._reporter)
+        return self._run("sft", partial(sft, demonstrations=demonstrations), stop or Stop())
 
     def evaluate(self) -> Evaluation:
         """Put the held-out problems to the policy as it is now: greedy accuracy, pass@k, every answer. Writes nothing.
@@ -152,25 +155,33 @@ class Trainer:
         """Write the model so that plain transformers loads it; `merge=False` keeps a LoRA adapter apart."""
         save_policy(self.policy, Path(folder), merge=merge)
 
-    def _run(self, loop: Loop) -> RunFolder:
+    def _run(self, verb: Verb, loop: Loop, stop: Stop) -> RunFolder:
         section, parts = self._loaded.recipe.run, self.parts
         with (
-            RunFolder.create(Path(section.folder), section.name, parts.loaded, _identity(parts)) as run,
+            enter(Path(section.folder), section.name, parts.loaded, verb, _identity(parts)) as run,
             self._reporter.recorded(run.log),
+            stop.listening(leaving=partial(run.close, "interrupted")),
         ):
+            for change in run.changes():
+                self._reporter.message(f"changed since the run was here: {change}")
             try:
-                torch.manual_seed(parts.recipe.seed)  # for the dropout of adapters, whatever was drawn before
-                run_to_end(loop(parts, run, self._reporter))
+                run_to_end(loop(parts, run, self._reporter, stop))
             except BaseException:
-                # No step of the policy is lost to a reward that fails, memory that ends, or a reader that goes away
-                # (rich makes SystemExit of that), at the thousandth. Whatever stands in the way of saving it is not
-                # what the user has to know first.
-                with suppress(Exception):
-                    save_policy(parts.policy, run.model_path)
-                    self._reporter.message(f"the run so far is in {run.path}, the model as it was in {run.model_path}")
+                self._parts = None  # the policy may be in the middle of an update
+                self._reporter.message(
+                    f"the run so far is in {run.path}; the same command goes on from {_kept_in(run)}"
+                )
                 raise
+            if stop.asked is not None:
+                self._parts = None
+                raise Stopped(f"{stop.asked}: {run.path} is stopped; the same command goes on from {_kept_in(run)}")
             save_policy(parts.policy, run.model_path)
         return run
+
+
+def _kept_in(run: RunFolder) -> str:
+    step = run.checkpoints.pointed("latest")
+    return "its beginning: no step was kept" if step is None else f"step {step}"
 
 
 def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:

@@ -5,7 +5,8 @@
     tensors     {"moments.0": tensor}
     put_together(plain, tensors) == {"step": 3, "moments": [tensor]}
 
-JSON has no infinity and no NaN, so `{"$number": "inf"}` stands for one. Tuples come back as lists, and keys are texts.
+JSON has no infinity and no NaN, so `{"$number": "inf"}` stands for one. Tuples come back as lists, and keys are texts
+(one that begins with a dollar gets a second one on the disk).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def put_together(plain: Tree, tensors: Mapping[str, Tensor]) -> Tree:
         return tensors[fields[_TENSOR]]
     if _NUMBER in fields:
         return float(fields[_NUMBER])
-    return {key: put_together(value, tensors) for key, value in fields.items()}
+    return {key.removeprefix("$"): put_together(value, tensors) for key, value in fields.items()}
 
 
 def _plain(tree: Tree, name: str, tensors: dict[str, Tensor]) -> Tree:
@@ -50,8 +51,11 @@ def _plain(tree: Tree, name: str, tensors: dict[str, Tensor]) -> Tree:
         return tree if math.isfinite(tree) else {_NUMBER: str(tree)}
     if isinstance(tree, Mapping):
         items = cast("Mapping[Any, Any]", tree).items()
-        assert all(isinstance(key, str) and not key.startswith("$") for key, _ in items), f"{name}: keys must be texts"
-        return {key: _plain(value, f"{name}.{key}" if name else key, tensors) for key, value in items}
+        assert all(isinstance(key, str) for key, _ in items), f"{name}: keys must be texts"
+        return {
+            f"${key}" if key.startswith("$") else key: _plain(value, f"{name}.{key}" if name else key, tensors)
+            for key, value in items
+        }
     if isinstance(tree, list | tuple):
         items = cast("Sequence[Any]", tree)
         return [_plain(value, f"{name}.{place}", tensors) for place, value in enumerate(items)]
