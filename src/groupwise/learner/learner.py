@@ -204,6 +204,7 @@ class Learner:
         return {
             "steps": self._steps,
             "kl_in_reward": self._kl_in_reward,
+            "limit": self.limit.tokens if self.limit.tokens < self._section.token_budget else None,
             "optimizer": self.optimizer.state(),
             "coefficients": self.coefficients.state(),
             "reference": None if self.reference is None else self.reference.state(),
@@ -212,6 +213,7 @@ class Learner:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where another left off, whose weights the policy has."""
         self._steps, self._kl_in_reward = int(state["steps"]), state["kl_in_reward"]
+        self.limit.tokens = min(state["limit"] or self.limit.tokens, self.limit.tokens)
         self.optimizer.restore(state["optimizer"])
         self.coefficients.restore(state["coefficients"])
         if self.reference is not None:

@@ -66,6 +66,10 @@ class Course:
             "random": Randomness(parts.recipe.seed),
         }
 
+    def also_keep(self, name: str, what: Stateful) -> None:
+        """Something else that a step leaves for the next one."""
+        self._stateful[name] = what
+
     def tell_once(self, about: str, words: str | None) -> None:
         """Say something that holds from now on, the first time that it is so."""
         if words and about not in self.state.told:
@@ -93,16 +97,18 @@ class Course:
             await self._evaluate("before")
         elif self._is_evaluated(self.state.step):
             await self._evaluate(f"step {self.state.step}")
-        for step in range(self.state.step + 1, self._total + 1):
+        to_do = 0 if self.state.ended else self._total
+        for step in range(self.state.step + 1, to_do + 1):
             if self.stop.asked is not None:
                 return
             state = self._trainer_state(step)
             self._note(state, await one_step(state))
             improved = self._is_evaluated(step) and await self._evaluate(f"step {step}")
-            ends = self.oversight.ends(self.state.history) or step == self._total
-            if improved or ends or self._keeper.is_due(step):
+            self.state.ended = self.oversight.ends(self.state.history)
+            if improved or self.state.ended or step == self._total or self._keeper.is_due(step):
+                self._remember()
                 self._keeper.save(best=improved)
-            if ends:
+            if self.state.ended:
                 break
         if await self._evaluate("after"):
             self._keeper.point_to_best(self.state.step)
@@ -135,6 +141,7 @@ class Course:
         self.reporter.step(metrics)
 
     def _remember(self) -> None:
+        self.state.seconds = self.oversight.budgets.seconds
         state = {name: each.state() for name, each in self._stateful.items()}
         self._keeper.remember(self.state.step, {**state, "run": self.state.state()})
 
@@ -147,7 +154,9 @@ class Course:
                 each.restore(kept[name])
         rewind(self.run.path, self.state.step, evaluations=self.state.step > 0)
         if kept is not None:
+            self.state.ended = self.state.ended and not self.run.changes()
             self.state.history = history(self.run.metrics.read())
+            self.oversight = Oversight(self.parts.recipe, self.run, self.reporter, spent_seconds=self.state.seconds)
             self._examination.take_up()
             self.reporter.message(f"going on from step {self.state.step} of {self._total}")
 

@@ -8,7 +8,7 @@ runs/demo/bad_step/000007/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -52,6 +52,14 @@ class StepGuard:
             )
         self._reporter.message(f"step {step} is skipped: {safe_text(str(error))}. {kept}")
         return list(error.groups)
+
+    def state(self) -> dict[str, int]:
+        """How many bad steps there were in a row."""
+        return {"in_a_row": self._in_a_row}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go on there."""
+        self._in_a_row = state["in_a_row"]
 
     def _kept(self, step: int, error: NonFiniteError) -> Path:
         folder = self._run.path / FOLDER / f"{step:06d}"

@@ -39,6 +39,7 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop) ->
         "sync": "the engine, to take the new weights",
     }
     guard = StepGuard(recipe.guards, parts.policy, run, reporter)
+    course.also_keep("guard", guard)
     learner.limit.say = reporter.message
 
     unknowns = UnknownWatch(reporter.message)

@@ -19,16 +19,21 @@ class RunState:
     """Steps done."""
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     """The metrics of all steps, which reward functions may look at."""
+    seconds: float = 0.0
+    """What all attempts of the run took so far."""
+    ended: bool = False
+    """Whether the run has had enough before its last step: see `oversight.py`."""
     told: set[str] = field(default_factory=set[str])
     """What the user was told once and is not told again."""
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes. The history is in metrics.jsonl."""
-        return {"step": self.step, "told": sorted(self.told)}
+        return {"step": self.step, "seconds": self.seconds, "ended": self.ended, "told": sorted(self.told)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on there."""
         self.step, self.told = int(state["step"]), set(state["told"])
+        self.seconds, self.ended = float(state["seconds"]), bool(state["ended"])
 
 
 def history(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
