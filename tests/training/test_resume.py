@@ -10,6 +10,7 @@ import torch
 from toy_runs import ROWS, TIMES, Listener, small_letters, trainer_of
 
 from groupwise.runs.folder import RunFolder
+from groupwise.training.keeper import Keeper
 from toys import tiny_model
 
 
@@ -62,8 +63,10 @@ def final_state(run):
     """The last checkpoint: weights, optimizer, generators and all else."""
     checkpoint = run.checkpoints.newest().checkpoint
     files = digest(checkpoint.path) | digest(checkpoint.model)
-    del files["MANIFEST.json"]  # it names the run
-    return files
+    del files["MANIFEST.json"], files["state.json"]  # the one names the run, the other has the time it took
+    state = json.loads((checkpoint.path / "state.json").read_text())
+    del state["run"]["seconds"]
+    return {**files, **state}
 
 
 MOVING = {"algorithm.beta": 0.1, "reference.every": 3, "reference.mix": 0.3}
@@ -77,7 +80,7 @@ KINDS = {
     "several updates": {"learner.updates_per_batch": 2, "train.prompts_per_step": 4},
     "bf16": {"model.dtype": "bf16", **MOVING},
     "fp16": {"model.dtype": "fp16"},
-    "adaptive coefficients": {"algorithm.beta": 0.1, "algorithm.beta_control": "adaptive"},
+    "adaptive coefficients": {"algorithm.beta": 0.1, "algorithm.beta_control": "proportional"},
     "dynamic sampling": {"algorithm.preset": "dapo"},
     "by difficulty": {"problems.order": "difficulty"},
 }
@@ -85,7 +88,7 @@ STEPS = {"train.steps": 9, "evaluation.every": 3, "task.hold_out": 3, "checkpoin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_left_ends_as_if_it_had_not_been(tmp_path, kind):
+def test_what_was_left_ends_as_if_it_had_not_been(tmp_path, monkeypatch, kind):
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(kind, torch.float32)
     settings = {**STEPS, **KINDS[kind], "optimizer.lr": 3e-3}
 
@@ -94,9 +97,14 @@ def test_what_was_left_ends_as_if_it_had_not_been(tmp_path, kind):
         return trainer_of(tmp_path, [Centred()], model=model, reporter=reporter, **settings, **{"run.name": name})
 
     straight = trainer("straight").train()
-    for left in (1, 4, 6):
-        with pytest.raises(LeftError):
-            trainer("left", leaving_after(left)).train()
+    with pytest.raises(LeftError):
+        trainer("left", leaving_after(1)).train()
+    with pytest.raises(LeftError), monkeypatch.context() as killed:
+        killed.setattr(Keeper, "close", lambda keeper: keeper._beside.finish())  # what was not saved yet is lost
+        trainer("left", leaving_after(4)).train()
+    assert RunFolder.open(tmp_path / "left").checkpoints.newest().checkpoint.step < 5
+    with pytest.raises(LeftError):
+        trainer("left", leaving_after(2)).train()
     run = trainer("left").train()
     assert told(run) == told(straight)
     assert final_state(run) == final_state(straight)
@@ -109,8 +117,9 @@ def test_what_was_left_ends_as_if_it_had_not_been(tmp_path, kind):
 def test_the_rows_are_all_different(tmp_path):
     """Else the comparison above could not fail."""
     run = trainer_of(tmp_path, [Centred()], **STEPS).train()
-    losses = [loss for _, loss in run.metrics.series("loss")]
-    assert len(set(losses)) == len(losses)
+    for name in ("reward", "grad_norm", "length", "entropy"):
+        values = [value for _, value in run.metrics.series(name)]
+        assert len(set(values)) > 5, name
 
 
 def test_a_warm_start_too(tmp_path):

@@ -202,7 +202,7 @@ class Keeper:
 
     def _facts(self) -> dict[str, Any]:
         policy = self._parts.policy
-        recipe = hashlib.sha256(self._parts.recipe.model_dump_json().encode()).hexdigest()
+        recipe = hashlib.sha256(self._parts.recipe.model_dump_json(exclude={"run"}).encode()).hexdigest()
         return {
             "begun_with": self._begun_with,
             "recipe": recipe,
