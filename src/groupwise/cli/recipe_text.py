@@ -21,6 +21,7 @@ ORDER = (
     "sampling",
     "optimizer",
     "evaluation",
+    "checkpoints",
     "run",
     "lora",
     "algorithm",
