@@ -27,7 +27,12 @@ ORDER = (
     "algorithm",
     "reference",
     "learner",
+    "problems",
     "engine",
+    "guards",
+    "alarms",
+    "budgets",
+    "deadlines",
     "sft",
 )
 """What one changes first comes first."""
@@ -43,6 +48,12 @@ EXAMPLES = {
     "task.eval_split": '"test"',
     "task.limit": "1000",
     "sft.path": '"demonstrations.jsonl"',
+    "problems.passing": "1.0",
+    "guards.memory_gb": "16.0",
+    "budgets.hours": "8.0",
+    "budgets.sampled_tokens": "100_000_000",
+    "budgets.accuracy": "0.9",
+    "budgets.patience": "5",
 }
 """What stands behind the name of a setting that has no default."""
 
