@@ -2,6 +2,7 @@
 
     groupwise doctor                        python, torch, device, memory, disk, hub, extras: a line each
     groupwise doctor --json                 the same for programs
+    groupwise doctor --resume recipe.toml   a run of it, killed and taken up again, ends as if it had not been
 
 One more fact: a function that yields `Finding`s, in a module of its own, and an entry in `CHECKS`. One more proof on
 demand (`--name VALUE`): a field of `Doctor` and an entry in `PROOFS` under the same name.
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groupwise.cli import machine_checks, package_checks
+from groupwise.cli import machine_checks, package_checks, resume_proof
 from groupwise.cli.findings import Finding, tell
 
 CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
@@ -29,7 +30,7 @@ CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
 )
 """In the order in which they are told. None of them may take long, or need the network."""
 
-PROOFS: Mapping[str, Callable[[Any], Iterable[Finding]]] = {}
+PROOFS: Mapping[str, Callable[[Any], Iterable[Finding]]] = {"resume": resume_proof.resume}
 """By the name of a field of `Doctor`: what runs, in place of `CHECKS`, when that option was given. It gets its value,
 and imports what it needs when it is called."""
 
@@ -39,6 +40,9 @@ class Doctor:
     """The options of `groupwise doctor`."""
 
     json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False
+    resume: Annotated[
+        str, typer.Option("--resume", metavar="RECIPE", help="Prove that a killed run of this recipe goes on exactly.")
+    ] = ""
 
 
 def doctor(options: Doctor) -> None:

@@ -194,11 +194,6 @@ class Learner:
         """The policy's parameters by name, for engines that keep their own copy."""
         return ((name, parameter.detach()) for name, parameter in self.policy.model.named_parameters())
 
-    @property
-    def updates(self) -> int:
-        """Optimizer steps so far: as long as it is the same, so are the weights."""
-        return self.optimizer.updates
-
     def state(self) -> dict[str, Any]:
         """All that the next update depends on, beside the weights and the recipe: what `restore` takes."""
         return {

@@ -63,13 +63,13 @@ class Keeper:
     def remember(self, step: int, state: Tree) -> None:
         """The end of a step, and the learner's part of it."""
         whole = {**state, "learner": self._learner.state(), "facts": self._facts()}
-        self._remembered = _Remembered(step, whole, self._learner.updates)
+        self._remembered = _Remembered(step, whole, self._learner.optimizer.updates)
         if error := self._beside.outcome():
             self._failed(error)
 
     def may_drop(self) -> bool:
         """Whether the weights are those of the step that is remembered: what came after it may be thrown away."""
-        return self._remembered is None or self._remembered.updates == self._learner.updates
+        return self._remembered is None or self._remembered.updates == self._learner.optimizer.updates
 
     def is_due(self, step: int) -> bool:
         """Whether it is time to save."""
@@ -129,7 +129,7 @@ class Keeper:
         self._restore(found.checkpoint, state)
         self._saved = found.checkpoint.step
         self._store.forget_after(found.checkpoint.step)
-        self._remembered = _Remembered(found.checkpoint.step, state, self._learner.updates)
+        self._remembered = _Remembered(found.checkpoint.step, state, self._learner.optimizer.updates)
         return state
 
     def _restore(self, checkpoint: Checkpoint, state: Tree) -> None:

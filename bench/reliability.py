@@ -1,0 +1,196 @@
+"""What the promises about reliability are worth: kills, failing disks, changed bytes, what saving and resuming cost.
+
+    python bench/reliability.py                        # all of it, about half an hour: writes docs/reliability.md
+    python bench/reliability.py --kills 20 --every 40  # a smaller one, printed and not written
+
+The same harness runs, smaller, in the test suite: tests/crash.py, tests/soak.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # noqa: E402
+
+from crash import FAULTS, failing, killed, operations_of  # noqa: E402
+from groupwise.errors import RunError  # noqa: E402
+from groupwise.runs.checkpoints.store import Checkpoints, Contents  # noqa: E402
+from groupwise.runs.folder import RunFolder  # noqa: E402
+from soak import Soak  # noqa: E402
+
+
+@dataclass
+class Findings:
+    """Lines of the page."""
+
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, what: str, came: str) -> None:
+        self.rows.append((what, came))
+        print(f"{what}: {came}", flush=True)
+
+
+def contents(value: int) -> Contents:
+    tensors = {"weight": torch.full((64, 64), float(value))}
+    return Contents({"model/config.json": b"{}"}, {"model/model.safetensors": tensors}).with_state({"step": value})
+
+
+def failing_disks(folder: Path, findings: Findings) -> None:
+    """Every operation of a save fails once with each error; the checkpoint before must stay whole."""
+    injected = 0
+    for name, error in FAULTS.items():
+        store = Checkpoints(folder / name.replace(" ", "-"), "run")
+        store.write(10, contents(10))
+        operations = len(operations_of(lambda: Checkpoints(folder / "count", "run").write(20, contents(20))))
+        for at in range(1, operations + 1):
+            with failing(error, at):
+                try:
+                    store.write(20, contents(20))
+                except RunError:
+                    injected += 1
+            assert store.newest().checkpoint is not None
+            assert 10 in store.steps()
+            store.heal()
+            store.forget_after(10)
+    findings.note("disk errors injected into a save (full, over quota, broken, read-only)", f"{injected}")
+    findings.note("... after which the last good checkpoint was whole", f"{injected}")
+
+
+def changed_bytes(folder: Path, findings: Findings) -> None:
+    """Each file of a checkpoint flipped at many places, cut, and removed."""
+    store = Checkpoints(folder / "bytes", "run")
+    store.write(10, contents(10))
+    checkpoint = store.write(20, contents(20))
+    tried = found = 0
+    for path in sorted(path for path in checkpoint.path.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        damages = [whole[:-1], b""]
+        for place in range(0, len(whole), max(len(whole) // 200, 1)):
+            damages.append(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        for damaged in damages:
+            path.write_bytes(damaged)
+            tried += 1
+            newest = store.newest()
+            found += newest.checkpoint is not None and newest.checkpoint.step == 10 and len(newest.faults) == 1
+        path.unlink()
+        tried += 1
+        found += len(store.newest().faults) == 1
+        path.write_bytes(whole)
+    findings.note("files flipped, cut short or removed", f"{tried}")
+    findings.note("... detected, named, and the checkpoint before taken", f"{found}")
+
+
+def kills(folder: Path, findings: Findings, count: int, every: int) -> None:
+    soak = Soak(folder)
+    at, died = 1, 0
+    while killed(lambda: soak.train("operations", background=False), at):
+        died += 1
+        at = at + every if at < 160 else 1 + died % every
+        if died >= 400:
+            break
+    while killed(lambda: soak.train("operations", background=False), 10**9):
+        pass
+    findings.note("kills before an operation on the disk, all over a run", f"{died}")
+    findings.note("... what differs from the undisturbed run in the end", soak.difference("operations") or "nothing")
+    start, died, runs, wrong = time.perf_counter(), 0, 0, ""
+    while died < count:
+        runs += 1
+        died += soak.kill_at_random(f"moments-{runs}", kills=count - died, seed=runs)
+        wrong += soak.difference(f"moments-{runs}")
+    findings.note("kills of a training process at random moments", f"{died}, of {runs} runs")
+    findings.note("... attempts that needed more than the same command", "0")
+    findings.note("... what differs from the undisturbed run in the end", wrong or "nothing")
+    seconds = (time.perf_counter() - start) / died
+    findings.note("... seconds from a kill to the next one, loading and going on included", f"{seconds:.1f}")
+    findings.note("what is left of the processes (open files, working folders)", f"{soak.leftovers() or 'nothing'}")
+
+
+def costs(folder: Path, findings: Findings) -> None:
+    """Of the demo's GRPO part, as a user runs it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment.pop("OMP_NUM_THREADS")
+    subprocess.run([sys.executable, "-m", "groupwise", "demo"], cwd=folder, env=environment, check=True)
+    for path in sorted((folder / "runs").iterdir()):
+        run = RunFolder.open(path)
+        spent, rows = run.identity["checkpoints"], run.metrics.read()
+        seconds = sum(float(row["step_seconds"] or 0) for row in rows)
+        size = sum(file.stat().st_size for file in run.checkpoints.newest().checkpoint.path.rglob("*.safetensors"))
+        findings.note(
+            f"`groupwise demo`, {run.identity['verb']}: {spent['saved']} checkpoints of {size / 1e6:.0f} MB",
+            f"training waited {spent['seconds_stalled']:.2f} s of {seconds:.0f} s "
+            f"({spent['seconds_stalled'] / seconds:.2%}); written beside it in {spent['seconds_written']:.2f} s",
+        )
+        start = time.perf_counter()
+        checkpoint = run.checkpoints.newest().checkpoint
+        checkpoint.state()
+        findings.note("... to check and read one of them again", f"{time.perf_counter() - start:.2f} s")
+
+
+PAGE = """# Reliability
+
+Written by `python bench/reliability.py` on {machine}. The same harness runs, smaller, in the test suite.
+
+| | |
+|---|---|
+{rows}
+
+## What is promised
+
+- **The same command goes on.** `groupwise train recipe.toml` begins a run, and goes on with it whatever ended it: a
+  kill, a full disk, a reward that raised, a machine that was taken away. At most the steps since the last checkpoint
+  are done again (`checkpoints.every`, 25).
+- **To the last bit, on a CPU.** 20 steps straight are 7, a kill and 13: weights, optimizer, metrics (times apart),
+  rollouts. Tested for full fine-tuning, LoRA, a moving reference, several passes and updates, 16 bits, dynamic
+  sampling, problems by difficulty.
+- **Nothing half.** A checkpoint has its name when all of it is on the disk. Every file is held against its SHA-256
+  before a run goes on; what is damaged is named, and the one before is taken.
+- **A full disk stops saving, not training.** It is said, nothing good is removed, and the next checkpoint tries again.
+- **Stopping in good order.** Ctrl-C, SIGTERM and SIGHUP drop the step at hand, or finish it if the weights have moved
+  in it, save, and exit with 75. That takes at most a micro-batch (or the rest of the step's updates), or whatever a
+  reward function takes to return, and one save. A second Ctrl-C leaves at once.
+- **One writer.** A second process is refused, with the ways out. The lock of a process of the same machine that is gone
+  is taken over.
+
+What is not promised: bit-equality on another device, another number of threads or other versions of torch (it is said
+when they differ), and rewards that keep a state without `state()` and `restore(state)`.
+"""
+
+
+def main() -> int:
+    reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    reader.add_argument("--kills", type=int, default=200)
+    reader.add_argument("--every", type=int, default=1)
+    reader.add_argument("--no-demo", action="store_true")
+    given = reader.parse_args()
+    findings = Findings()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        failing_disks(folder / "disks", findings)
+        changed_bytes(folder / "bytes", findings)
+        if not given.no_demo:
+            (folder / "demo").mkdir()
+            costs(folder / "demo", findings)
+        (folder / "kills").mkdir()
+        kills(folder / "kills", findings, given.kills, given.every)
+    if given.kills == 200 and not given.no_demo:
+        rows = "\n".join(f"| {what} | {came} |" for what, came in findings.rows)
+        machine = f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, torch {torch.__version__}"
+        (ROOT / "docs" / "reliability.md").write_text(PAGE.format(machine=machine, rows=rows))
+    print(json.dumps(dict(findings.rows), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""A small run that is killed and taken up again until it ends, and compared with one that never was.
+
+    soak = Soak(folder)
+    soak.kill_at_random("a", kills=200, seed=0)      how often it was killed
+    soak.difference("a")                             "", or what is not as in the undisturbed run
+
+Each attempt is a process of its own that does what `groupwise train recipe.toml` does.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from groupwise.runs.compare import differences
+from groupwise.runs.folder import RunFolder
+from toys import char_tokenizer, tiny_model
+
+RECIPE = """
+seed = 3
+[train]
+steps = {steps}
+prompts_per_step = 3
+group_size = 4
+[model]
+id = "model"
+device = "cpu"
+[task]
+kind = "arithmetic"
+digits = 1
+train_size = 40
+eval_size = 4
+[[rewards]]
+function = "reward.py:judge"
+[sampling]
+max_new_tokens = 6
+[optimizer]
+lr = 3e-3
+[algorithm]
+preset = "grpo"
+beta = 0.05
+[reference]
+every = 2
+[evaluation]
+every = 4
+[checkpoints]
+every = 2
+[guards]
+preflight = false
+"""
+REWARD = """
+import random
+def judge(completions, **kwargs):
+    return [sum(letter.isdigit() for letter in text) / 6 + 0.01 * random.random() for text in completions]
+"""
+
+
+class Soak:
+    """In a folder of its own. `steps` says how long a run is."""
+
+    def __init__(self, folder: Path, steps: int = 8) -> None:
+        torch.set_num_threads(1)  # threads do not survive a fork
+        self.folder, self.runs = folder, folder / "runs"
+        folder.mkdir(exist_ok=True)
+        tiny_model(loudness=8.0).save_pretrained(folder / "model")
+        char_tokenizer().save_pretrained(str(folder / "model"))
+        (folder / "recipe.toml").write_text(RECIPE.format(steps=steps))
+        (folder / "reward.py").write_text(REWARD)
+        code = self._wait(self._start("undisturbed"))
+        assert code == 0, code
+
+    def train(self, name: str, background: bool = True) -> int:
+        """What the command does, in this process."""
+        from groupwise.cli.main import main
+
+        os.chdir(self.folder)
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        words = ["train", "recipe.toml", f"run.name={name}", f"checkpoints.background={str(background).lower()}"]
+        code = main(words)
+        sys.stdout.flush()
+        return code
+
+    def kill_at_random(self, name: str, kills: int, seed: int, at_most: float | None = None) -> int:
+        """Kill the run so often, at moments that are drawn, each time in another attempt; returns how often it was
+        alive to be killed. The last attempt is left to end."""
+        draw, died = random.Random(seed), 0
+        for _ in range(kills):
+            pid = self._start(name)
+            time.sleep(draw.uniform(0.02, at_most or self.seconds()))
+            os.kill(pid, signal.SIGKILL)
+            code = self._wait(pid)
+            if code == -signal.SIGKILL:
+                died += 1
+            else:
+                assert code == 0, code
+                break
+        code = self._wait(self._start(name))
+        assert code == 0, code
+        return died
+
+    def seconds(self) -> float:
+        """How long the undisturbed run took."""
+        facts = RunFolder.open(self.runs / "undisturbed")
+        return max(sum(row["step_seconds"] for row in facts.metrics.read()) * 1.5, 0.3)
+
+    def difference(self, name: str) -> str:
+        """What is not as in the undisturbed run: weights, optimizer and all other state, metrics, evaluations,
+        rollouts."""
+        one, other = (RunFolder.open(self.runs / each) for each in ("undisturbed", name))
+        assert other.status == "finished"
+        return "; ".join(differences(one, other))
+
+    def leftovers(self) -> list[str]:
+        """What processes of this machine still have to do with the folder: open files, a working folder."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            if process.name == str(os.getpid()):
+                continue
+            try:
+                links = [process / "cwd", *(process / "fd").iterdir()]
+                found += [f"{process}: {link}" for link in links if str(link.readlink()).startswith(str(self.folder))]
+            except OSError:
+                continue
+        return found
+
+    def _start(self, name: str) -> int:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = self.train(name)
+            finally:
+                os._exit(code)
+        return pid
+
+    def _wait(self, pid: int) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
