@@ -35,7 +35,7 @@ ORDER = (
     "deadlines",
     "sft",
 )
-"""What one changes first comes first."""
+"""What one changes first comes first, and what is not named here last."""
 
 EXAMPLES = {
     "model.revision": '"main"',
@@ -76,9 +76,8 @@ def recipe_text(kind: str, chosen: Mapping[str, str], rewards: Sequence[Mapping[
     tables: dict[str, list[SchemaRow]] = {}
     for row in schema_rows(kind):
         tables.setdefault(row.name.partition(".")[0], []).append(row)
-    assert {*ORDER, "seed"} == set(tables), "a section of the recipe has no place in ORDER"
     lines = [HEAD.format(file=file), *_setting(tables["seed"][0], "seed", None)]
-    for section in ORDER:
+    for section in (*ORDER, *(name for name in tables if name not in (*ORDER, "seed"))):
         lines += _table(section, tables[section], kind, chosen, rewards)
     return "\n".join(lines) + "\n"
 

@@ -55,6 +55,7 @@ KINDS: Mapping[str, tuple[Kind, str]] = {
     "budgets": ("accepted", ""),
     "guards": ("accepted", ""),
     "deadlines": ("accepted", ""),
+    "turns": ("warned", _EXPERIMENT),
     "sandbox": ("warned", "what a program may do is not what it was"),
     "run": ("accepted", ""),
 }
