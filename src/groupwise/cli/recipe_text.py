@@ -48,6 +48,7 @@ EXAMPLES = {
     "task.eval_split": '"test"',
     "task.limit": "1000",
     "sft.path": '"demonstrations.jsonl"',
+    "task.environment": '"environment.py:make"',
     "problems.passing": "1.0",
     "guards.memory_gb": "16.0",
     "budgets.hours": "8.0",
