@@ -49,6 +49,8 @@ EXAMPLES = {
     "task.limit": "1000",
     "sft.path": '"demonstrations.jsonl"',
     "task.environment": '"environment.py:make"',
+    "task.difficulty": "1",
+    "turns.tokens": "256",
     "problems.passing": "1.0",
     "guards.memory_gb": "16.0",
     "budgets.hours": "8.0",
