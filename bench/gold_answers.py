@@ -7,20 +7,15 @@ import sys
 import time
 
 from groupwise.tasks import gsm8k
+from groupwise.tasks.report import look_at
 
 
 def main() -> int:
-    task = gsm8k(path=sys.argv[1] if len(sys.argv) > 1 else "openai/gsm8k")
-    start, wrong = time.perf_counter(), []
-    for name, problems in (("train", task.train), ("test", task.held_out)):
-        failed = [
-            problem.id for problem in problems if not task.is_correct(task.demonstrations(problem), problem.columns)
-        ]
-        print(f"{name}: {len(problems) - len(failed):,} of {len(problems):,} gold answers are right")
-        wrong += failed
-    rows = len(task.train) + len(task.held_out)
-    print(f"{rows / (time.perf_counter() - start):,.0f} answers a second on one core", *wrong[:20])
-    return bool(wrong)
+    task, start = gsm8k(path=sys.argv[1] if len(sys.argv) > 1 else "openai/gsm8k"), time.perf_counter()
+    report = look_at(task)
+    print(report)
+    print(f"{report.judged / (time.perf_counter() - start):,.0f} answers a second on one core")
+    return bool(report.wrong)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class Completion:
     messages: tuple[Message, ...] = ()
     """A conversation's turns, the model's and the environment's; `text` is then what the model said, turn by turn."""
     earned: float | None = None
-    """What the environment gave for it, over all turns."""
+    """What the environment gave for it, over all turns; None where it gives no rewards."""
     failure: str = ""
     """Why the environment failed. Such a completion has no grade."""
     environment: object = field(default=None, compare=False, repr=False)

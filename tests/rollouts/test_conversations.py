@@ -129,7 +129,7 @@ def test_a_reply_is_what_the_template_writes_behind_a_turn(template, role):
 def test_a_cut_turn_a_full_branch_and_too_many_turns_end_it():
     turn = ([*ids_of("one"), EOS], "stop")
     cut = talked(Scripted((ids_of("on"), "length")), world_of(Countdown)).rollouts[0].completion
-    assert (cut.finish_reason, cut.earned, cut.own) == ("length", None, (True, True))
+    assert (cut.finish_reason, cut.earned, cut.own) == ("length", 0.0, (True, True))
     full = talked(Scripted(turn), world_of(Countdown), sampling=Sampling(max_new_tokens=12)).rollouts[0].completion
     assert (full.finish_reason, full.token_ids) == ("length", (*ids_of("one"), EOS)), "no room for a reply and a turn"
     context = talked(Scripted(turn), world_of(Countdown), context=15).rollouts[0].completion

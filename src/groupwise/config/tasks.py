@@ -114,6 +114,21 @@ class CodeTask(RowsTask):
     """Where the problems come from."""
 
 
+class FileTask(TaskSection):
+    """A task of your own: a function in a file, which returns rows or a whole `Task`."""
+
+    kind: Literal["file"]
+    """Where the problems come from."""
+    path: str = Field(min_length=1)
+    """The function, as `file.py:name` (beside the recipe) or `package.module:name`."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """What it is called with."""
+    hold_out: int = Field(default=0, ge=0)
+    """Take this many rows out for evaluation."""
+    limit: int | None = Field(default=None, ge=1)
+    """Train on the first so many only."""
+
+
 class GymSet(Section):
     """One set of reasoning-gym among several."""
 
@@ -147,6 +162,6 @@ class ReasoningGymTask(TaskSection):
 
 
 AnyTask = Annotated[
-    ArithmeticTask | Gsm8kTask | DatasetTask | BoxedTask | ChoiceTask | CodeTask | ReasoningGymTask,
+    ArithmeticTask | Gsm8kTask | DatasetTask | BoxedTask | ChoiceTask | CodeTask | ReasoningGymTask | FileTask,
     Field(discriminator="kind"),
 ]

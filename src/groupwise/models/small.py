@@ -18,13 +18,20 @@ CHARACTERS = "".join(chr(code) for code in range(32, 127)) + "\n"
 
 
 def write_small_model(
-    folder: Path, *, hidden: int = 128, layers: int = 4, heads: int = 4, context: int = 256, seed: int = 0
+    folder: Path,
+    *,
+    hidden: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    context: int = 256,
+    seed: int = 0,
+    tags: Sequence[str] = TAGS,
 ) -> None:
     """Write a model folder as transformers has them. 128 x 4 are 0.8 million parameters.
 
     Example: `write_small_model(Path("small"))`, then `load_policy(ModelSection(id="small"))`
     """
-    tokenizer = character_tokenizer()
+    tokenizer = character_tokenizer(tags)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,

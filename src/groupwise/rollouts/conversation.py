@@ -106,6 +106,8 @@ class Conversations:
     async def _begun(self, problem: Problem, seed: int) -> _Branch:
         prompt, environment = problem.prompt, self.world.make()
         branch = _Branch(environment, self.dialogue.prompt_ids(prompt), seed)
+        # Whoever runs out of turns or tokens has earned what there was until then, and be it nothing.
+        branch.earned = 0.0 if self.world.earns else None
         try:
             said = await asyncio.wait_for(environment.reset(problem), self.limits.seconds)
         except Exception as error:  # whatever an environment raises: nobody's answer is to blame

@@ -105,6 +105,15 @@ def fit(
     return Fitted(tuple(problem for problem, _ in kept), tuple(ids for _, ids in kept), report)
 
 
+def shown(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """A prompt as the model reads it, special tokens and all.
+
+    Example: `shown(fitted.prompt_ids[0], tokenizer)` -> `"<|im_start|>user\\n2+2=?<|im_end|>..."`
+    """
+    untyped: Any = tokenizer
+    return str(untyped.decode(list(ids), skip_special_tokens=False))
+
+
 def _rendered(
     problem: Problem,
     tokenizer: PreTrainedTokenizerBase,

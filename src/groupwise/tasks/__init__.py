@@ -1,5 +1,6 @@
 """Tasks: where problems come from, and how their answers are judged.
 
+file         a function of your own in one file
 arithmetic   generated sums, nothing to download
 gsm8k        grade-school word problems
 boxed        mathematics with answers in \\boxed{}, as in MATH

@@ -17,6 +17,7 @@ from groupwise.tasks.choice import choice
 from groupwise.tasks.code import SYSTEM_PROMPT as CODE_WORDS
 from groupwise.tasks.code import code
 from groupwise.tasks.dataset import dataset
+from groupwise.tasks.file import file
 from groupwise.tasks.gsm8k import SYSTEM_PROMPT as GSM8K_WORDS
 from groupwise.tasks.gsm8k import gsm8k
 from groupwise.tasks.gym import reasoning_gym
@@ -31,6 +32,7 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     "choice": choice,
     "code": code,
     "reasoning_gym": reasoning_gym,
+    "file": file,
 }
 """By `task.kind` of a recipe. To add one: write `name(**settings) -> Task`, enter it here and its section in config."""
 

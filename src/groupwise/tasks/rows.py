@@ -58,7 +58,7 @@ def to_problems(
     rows: Iterable[Mapping[str, Any]], prefix: str, columns: Mapping[str, str] | None = None
 ) -> list[Problem]:
     """One problem per row, called `prefix/0`, `prefix/1`, ...; every row is checked."""
-    problems = [_problem(row, index, prefix, columns or {}) for index, row in enumerate(rows)]
+    problems = [to_problem(row, index, prefix, columns or {}) for index, row in enumerate(rows)]
     if not problems:
         raise TaskError(f"{prefix} has no rows: there is nothing to train or evaluate on")
     return problems
@@ -114,7 +114,8 @@ def renamed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> d
     return kept | {new: row[old] for new, old in columns.items()}
 
 
-def _problem(row: Mapping[str, Any], index: int, prefix: str, columns: Mapping[str, str]) -> Problem:
+def to_problem(row: Mapping[str, Any], index: int, prefix: str, columns: Mapping[str, str]) -> Problem:
+    """The problem of a row, called `prefix/index`; a TaskError that names the row if there is none in it."""
     where = f"{prefix}, row {index}"
     given = renamed(row, columns, where)
     clash = sorted(RESERVED & given.keys())
