@@ -41,7 +41,9 @@ def test_without_a_kind_every_kind_of_task_is_told_apart():
 def test_rows_are_exactly_the_settings_of_a_recipe():
     for kind in TASKS:
         source = {"model": {"id": "x"}, "task": {"kind": kind}, "lora": {}, "rewards": [{"function": "f"}]}
-        if kind not in ("arithmetic", "gsm8k", "reasoning_gym"):
+        if kind == "mixture":
+            source["task"]["parts"] = [{"name": "p", "task": {"kind": "gsm8k"}}]
+        elif kind not in ("arithmetic", "gsm8k", "reasoning_gym"):
             source["task"]["path"] = "p"
         settings = {dotted(name) for name, _ in leaves(load_recipe(source).recipe.model_dump())}
         assert {row.name for row in schema_rows(kind)} == settings

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from groupwise.config.rewards import RewardSection
 from groupwise.config.section import Section
 
 
@@ -161,7 +162,44 @@ class ReasoningGymTask(TaskSection):
     """Held-out problems."""
 
 
-AnyTask = Annotated[
+OneTask = Annotated[
     ArithmeticTask | Gsm8kTask | DatasetTask | BoxedTask | ChoiceTask | CodeTask | ReasoningGymTask | FileTask,
+    Field(discriminator="kind"),
+]
+"""Every kind but mixtures, which do not stand in each other."""
+
+
+class MixturePart(Section):
+    """A task of a mixture."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}$", json_schema_extra={"allowed": "letters, digits, _ and -"})
+    """What it is called in metrics and in the names of its problems and rewards."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often it is drawn, relative to the other parts."""
+    task: OneTask
+    """Any kind of task but a mixture."""
+    rewards: list[RewardSection] = Field(default_factory=list[RewardSection])
+    """What grades this part alone; empty: the task's own rewards."""
+
+
+class MixtureTask(TaskSection):
+    """Several tasks in one run, drawn by weight, each with its own rewards."""
+
+    kind: Literal["mixture"]
+    """Where the problems come from."""
+    parts: list[MixturePart] = Field(min_length=1)
+    """The tasks: `[[task.parts]]` with `name`, `weight`, `task` and `rewards`."""
+
+
+AnyTask = Annotated[
+    ArithmeticTask
+    | Gsm8kTask
+    | DatasetTask
+    | BoxedTask
+    | ChoiceTask
+    | CodeTask
+    | ReasoningGymTask
+    | FileTask
+    | MixtureTask,
     Field(discriminator="kind"),
 ]

@@ -95,6 +95,8 @@ class RewardFunction:
     deadline: float = 60.0
     cache: bool = False
     place: Place | None = None
+    task: str = ""
+    """In a run of several tasks, the one that it grades; empty: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Answers:
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
     said: Sequence[Sequence[Message]] = ()
     """Of conversations, what was said turn by turn; nothing for a row of one turn."""
+    tasks: Sequence[str] = ()
+    """In a run of several tasks, which one each row belongs to."""
 
     def __post_init__(self) -> None:
         for what in (self.completions, self.completion_ids, self.finish_reasons, *self.columns.values()):
@@ -133,6 +137,7 @@ class Answers:
             some(self.finish_reasons),
             {name: some(values) for name, values in self.columns.items()},
             some(self.said) if self.said else (),
+            some(self.tasks) if self.tasks else (),
         )
 
     def keywords(self) -> dict[str, Any]:

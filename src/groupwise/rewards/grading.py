@@ -37,7 +37,7 @@ async def grade(
 
     async def one_after_another(some: Sequence[RewardFunction]) -> None:
         for reward in some:
-            marks[reward.name] = await call(reward, answers, state, logs[reward.name])
+            marks[reward.name] = await _on_its_rows(reward, answers, state, logs[reward.name])
 
     async def of_this_process() -> None:
         mine = [reward for reward in named if lane(reward) is None]
@@ -52,6 +52,20 @@ async def grade(
     for reward in named:  # in the order of the list, whoever was first
         notes.add(logs[reward.name], range(len(answers)), len(answers))
     return [graded({reward.name: marks[reward.name][row] for reward in named}, named) for row in range(len(answers))]
+
+
+async def _on_its_rows(reward: RewardFunction, answers: Answers, state: TrainerState, log: GradingLog) -> list[Mark]:
+    """A mark per row: None where the row is of another task."""
+    its = [row for row in range(len(answers)) if not reward.task or answers.tasks[row] == reward.task]
+    if len(its) == len(answers):
+        return await call(reward, answers, state, log)
+    marks: list[Mark] = [None] * len(answers)
+    if its:
+        notes = GradingLog()
+        for row, mark in zip(its, await call(reward, answers.rows(its), state, notes), strict=True):
+            marks[row] = mark
+        log.add(notes, its, len(answers))
+    return marks
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

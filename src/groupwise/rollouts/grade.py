@@ -50,4 +50,5 @@ def answers(groups: Sequence[Group]) -> Answers:
         finish_reasons=[completion.finish_reason for _, completion in pairs],
         columns=columns,
         said=[completion.messages for _, completion in pairs],
+        tasks=[problem.task for problem, _ in pairs],
     )

@@ -105,6 +105,24 @@ def fit(
     return Fitted(tuple(problem for problem, _ in kept), tuple(ids for _, ids in kept), report)
 
 
+def merged(pieces: Sequence[Fitted], order: Sequence[Problem]) -> Fitted:
+    """Several tasks' prompts as one, problems in the given order."""
+    if len(pieces) == 1:
+        return pieces[0]
+    ids = {p.id: i for piece in pieces for p, i in zip(piece.problems, piece.prompt_ids, strict=True)}
+    kept = [problem for problem in order if problem.id in ids]
+    reports = [piece.report for piece in pieces]
+    report = FitReport(
+        problems=sum(one.problems for one in reports),
+        limit=reports[0].limit,
+        longest=max(one.longest for one in reports),
+        dropped=sum(one.dropped for one in reports),
+        truncated=sum(one.truncated for one in reports),
+        first_long=tuple(name for one in reports for name in one.first_long)[:_SHOWN],
+    )
+    return Fitted(tuple(kept), tuple(ids[problem.id] for problem in kept), report)
+
+
 def shown(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     """A prompt as the model reads it, special tokens and all.
 

@@ -22,6 +22,7 @@ from groupwise.tasks.gsm8k import SYSTEM_PROMPT as GSM8K_WORDS
 from groupwise.tasks.gsm8k import gsm8k
 from groupwise.tasks.gym import reasoning_gym
 from groupwise.tasks.gym.task import SYSTEM_PROMPT as GYM_WORDS
+from groupwise.tasks.mixture import mixture
 from groupwise.tasks.task import Task, system_words
 
 TASKS: Mapping[str, Callable[..., Task]] = {
@@ -33,6 +34,7 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     "code": code,
     "reasoning_gym": reasoning_gym,
     "file": file,
+    "mixture": mixture,
 }
 """By `task.kind` of a recipe. To add one: write `name(**settings) -> Task`, enter it here and its section in config."""
 

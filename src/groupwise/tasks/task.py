@@ -37,6 +37,9 @@ class Task:
     parts: Mapping[str, Task] = field(default_factory=dict[str, "Task"])
     """The tasks of a mixture by name, as `Problem.task` has it; empty: this is one task."""
 
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    """How often each part is drawn, relative to the others."""
+
     def part(self, problem: Problem) -> Task:
         """The task that a problem belongs to."""
         return self.parts.get(problem.task, self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,20 +12,17 @@ import torch
 from torch import nn
 
 from groupwise.config import LoadedRecipe, Recipe
-from groupwise.config.sections import ModelSection, TaskSection
+from groupwise.config.sections import ModelSection
 from groupwise.errors import ModelError, TaskError
 from groupwise.learner.algorithm import Algorithm
 from groupwise.models.load import load_policy
 from groupwise.models.policy import Policy
-from groupwise.rewards import RewardFunction, load_reward, with_unique_names
-from groupwise.rollouts.prompts import Fitted, fit
-from groupwise.tasks import Task, World, build_task
-from groupwise.tasks.environments.load import load_world
+from groupwise.rewards import RewardFunction, with_unique_names
+from groupwise.rollouts.prompts import Fitted, fit, merged
+from groupwise.tasks import Task, World
 from groupwise.tasks.environments.reward import earned_rewards
+from groupwise.training.mixture import load_rewards, made_task
 from groupwise.types import Problem, Sampling
-
-ABOUT_PROMPTS = frozenset({"kind", *TaskSection.model_fields}) - {"system_prompt"}
-"""Settings of a task's section that say how prompts are rendered; the rest is handed to the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +58,16 @@ def build(loaded: LoadedRecipe, given: Given) -> Parts:
     """Load everything; each mistake is an error of groupwise that says what to do. Cheap parts come first."""
     recipe = loaded.recipe
     algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens, loaded.folder)
-    rewards = given.rewards if given.rewards is not None else _rewards_of(loaded)
+    rewards = given.rewards if given.rewards is not None else load_rewards(recipe.rewards, loaded)
     task = given.task if given.task is not None else task_of(loaded)
-    world = given.world or world_of_recipe(loaded)
-    task = task if world is None else replace(task, environment=world)
+    task = task if given.world is None else replace(task, environment=given.world)
     _check_problems(task)
     torch.manual_seed(recipe.seed)  # a new adapter begins with random numbers
     policy = given.policy(recipe) if given.policy is not None else load_policy(located_model(loaded), recipe.lora)
     held_out = task.held_out[: recipe.evaluation.problems]
-    rewards = with_unique_names([*(rewards or task.rewards), *earned_rewards(task)])
+    # Those of a recipe grade all parts of a mixture, beside what grades each of them.
+    own = task.rewards if task.parts or not rewards else ()
+    rewards = with_unique_names([*rewards, *own, *earned_rewards(task)])
     return Parts(
         loaded=complete(loaded, algorithm),
         policy=policy,
@@ -112,30 +110,26 @@ def located_model(loaded: LoadedRecipe) -> ModelSection:
 
 def task_of(loaded: LoadedRecipe) -> Task:
     """The task that the recipe names."""
-    section = loaded.recipe.task
-    settings: Mapping[str, Any] = section.model_dump(exclude=set(ABOUT_PROMPTS))
-    return build_task(section.kind, settings, seed=loaded.recipe.seed, folder=loaded.folder)
-
-
-def world_of_recipe(loaded: LoadedRecipe) -> World | None:
-    """The environment or the tools that the recipe names for its task."""
-    section = loaded.recipe.task
-    return load_world(section.tools, section.environment, loaded.folder)
+    return made_task(loaded.recipe.task, loaded.recipe.task.kind, loaded)
 
 
 def fitted(problems: Sequence[Problem], task: Task, policy: Policy, recipe: Recipe) -> Fitted:
     """Prompts rendered and held against the limit: what the recipe says, and what the model's context leaves."""
     section = recipe.task
     room = policy.context - recipe.sampling.max_new_tokens
-    prompts = fit(
-        problems,
-        policy.tokenizer,
-        limit=room if section.max_prompt_tokens is None else min(room, section.max_prompt_tokens),
-        policy=section.long_prompts,
-        style=section.prompt_style,
-        system_prompt=task.system_prompt,
-        tools=() if task.environment is None else task.environment.tools,
-    )
+    pieces = [
+        fit(
+            [problem for problem in problems if problem.task == name],
+            policy.tokenizer,
+            limit=room if section.max_prompt_tokens is None else min(room, section.max_prompt_tokens),
+            policy=section.long_prompts,
+            style=section.prompt_style,
+            system_prompt=part.system_prompt,
+            tools=() if part.environment is None else part.environment.tools,
+        )
+        for name, part in (task.parts or {"": task}).items()
+    ]
+    prompts = merged(pieces, problems)
     check_vocabulary(policy, prompts.prompt_ids)
     return prompts
 
@@ -156,10 +150,3 @@ def sampling_of(recipe: Recipe) -> Sampling:
     values: dict[str, Any] = recipe.sampling.model_dump()
     values |= {name: tuple(values[name]) for name in ("stop", "stop_token_ids")}
     return Sampling(**values)
-
-
-def _rewards_of(loaded: LoadedRecipe) -> list[RewardFunction]:
-    return [
-        load_reward(section.function, section.weight, section.settings, loaded.folder, **section.handling)
-        for section in loaded.recipe.rewards
-    ]

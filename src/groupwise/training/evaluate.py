@@ -45,7 +45,15 @@ class Evaluation:
             if estimate is not None:
                 numbers |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
                 numbers["problems"] = estimate.problems
-        return numbers
+        return numbers | self._by_task()
+
+    def _by_task(self) -> dict[str, float]:
+        """In a mixture: the accuracy of each task."""
+        if self.accuracy is None:
+            return {}
+        greedy = [answer for answer in self.answers if answer.greedy and answer.problem.task]
+        names = dict.fromkeys(answer.problem.task for answer in greedy)
+        return {f"accuracy/{name}": fmean([a.correct for a in greedy if a.problem.task == name]) for name in names}
 
     def greedy_correct(self) -> list[bool]:
         """Right or wrong by problem, in order; comparable between two evaluations of the same problems."""

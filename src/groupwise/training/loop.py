@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.engines.engine import Engine
+from groupwise.errors import RecipeError
 from groupwise.learner.finite import NonFiniteError
 from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
@@ -15,7 +16,8 @@ from groupwise.runs.folder import RunFolder
 from groupwise.training.build import Parts, sampling_of
 from groupwise.training.course import Course
 from groupwise.training.guards import StepGuard
-from groupwise.training.problems import problems_of
+from groupwise.training.mixture import ByTask
+from groupwise.training.problems import Problems, problems_of
 from groupwise.training.report import StepReport, about_ungraded
 from groupwise.training.reporter import Reporter
 from groupwise.training.step import grpo_step
@@ -28,7 +30,7 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop) ->
     recipe = parts.recipe
     engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
     learner, rollouts = learner_of(parts), rollouts_of(parts, engine)
-    problems = problems_of(recipe.problems, parts.train.problems, recipe.seed)
+    problems = supply_of(parts)
     course = Course(
         parts, run, reporter, stop, learner=learner, engine=engine, supply=problems, total=recipe.train.steps
     )
@@ -68,6 +70,18 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop) ->
         return {**report.metrics(), **course.oversight.seen(groups), **skipped}
 
     await course.follow("training", one_step)
+
+
+def supply_of(parts: Parts) -> Problems:
+    """Where the problems of the steps come from: a mixture's by weight, others' in the recipe's order."""
+    recipe = parts.recipe
+    if not parts.task.parts:
+        return problems_of(recipe.problems, parts.train.problems, recipe.seed)
+    if recipe.problems.order != "epochs":
+        raise RecipeError(
+            f'problems.order = "{recipe.problems.order}": a mixture has an order of its own. Leave it away'
+        )
+    return ByTask(parts.train.problems, parts.task.weights, recipe.seed)
 
 
 def learner_of(parts: Parts) -> Learner:

@@ -59,6 +59,7 @@ class StepReport:
             "truncated": fmean([rollout.completion.finish_reason == "length" for rollout in rollouts]),
             "sampled_tokens": float(sum(rollout.completion.drawn for rollout in rollouts)),
             **_of_conversations(rollouts),
+            **_of_tasks(groups),
         }
         for name in rollouts[0].reward_parts:
             parts = [part for r in rollouts if (part := r.reward_parts[name]) is not None]
@@ -100,6 +101,20 @@ class StepReport:
 
 def _is_ungraded(rollout: Rollout) -> bool:
     return rollout.reward is None and rollout.outcome != "unknown"
+
+
+def _of_tasks(groups: Sequence[Group]) -> dict[str, float]:
+    """In a mixture: each task's share of the groups, its mean reward and length."""
+    metrics: dict[str, float] = {}
+    for name in dict.fromkeys(group.problem.task for group in groups if group.problem.task):
+        its = [group for group in groups if group.problem.task == name]
+        rewards = [reward for group in its for reward in group.rewards_G if reward is not None]
+        lengths = [len(rollout.completion.token_ids) for group in its for rollout in group.rollouts]
+        metrics[f"tasks/{name}/share"] = len(its) / len(groups)
+        metrics[f"tasks/{name}/length"] = fmean(lengths)
+        if rewards:
+            metrics[f"tasks/{name}/reward"] = fmean(rewards)
+    return metrics
 
 
 def _of_conversations(rollouts: Sequence[Rollout]) -> dict[str, float]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from groupwise.errors import TaskError
 from groupwise.rewards import as_reward, last_answer
+from groupwise.rewards.outcomes import Mark, Wrong
 from groupwise.rewards.settings import did_you_mean
 from groupwise.rewards.texts import Answer, text_of
 from groupwise.tasks.gym.process import AskedTooMuchError, process
@@ -85,16 +86,18 @@ def verified(
     completions: Sequence[Answer],
     gym: Sequence[Mapping[str, Any] | None],
     log_metric: Callable[[str, float], None] | None = None,
-) -> list[float | None]:
-    """The score that each problem's own verifier gives the answer, 0 to 1; 0 where the answer breaks its limits. The
-    answer is what the last `<answer>` block says, or the whole text where there is none."""
+) -> list[Mark]:
+    """The score that each problem's own verifier gives the answer, 0 to 1; wrong where the answer breaks its limits.
+
+    The answer is what the last `<answer>` block says, or the whole text where there is none."""
     scores = [
         None if spec is None else _score(text_of(completion), spec)
         for completion, spec in zip(completions, gym, strict=True)
     ]
     if log_metric is not None and scores:
         log_metric("gym/over_limit", sum(score == _OVER_LIMIT for score in scores) / len(scores))
-    return [None if score is None else max(score, 0.0) for score in scores]
+    limit = Wrong(f"its verifier was not done with this answer after {DEADLINE} s, or ran out of memory", 0.0)
+    return [limit if score == _OVER_LIMIT else score for score in scores]
 
 
 def is_solved(text: str, columns: Mapping[str, Any]) -> bool:
