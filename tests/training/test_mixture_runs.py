@@ -117,5 +117,6 @@ def test_a_run_from_a_recipe(tmp_path):
         assert row.reward_parts[other] is None
         assert row.columns["task"] == name
     assert {row.problem_id.split("/")[0] for row in kept} == {"sums", "shouts"}
+    assert run.recipe().recipe.task == loaded.recipe.task, "the resolved recipe says the same"
     assert {"accuracy/sums", "accuracy/shouts"} <= set(run.evaluations()[-1])
     assert char_tokenizer().decode(next(r for r in kept if r.problem_id[1] == "h").prompt_ids).startswith("Loud")

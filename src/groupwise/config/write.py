@@ -46,7 +46,14 @@ def _settings(table: dict[str, Any], name: Name, origins: Mapping[str, str]) -> 
     """One line a setting, `kind` first; a table in the table is written with dotted keys (`settings.target = 50`)."""
     for leaf, value in sorted(leaves(table, name), key=lambda item: item[0][-1] != "kind"):
         key, origin = dotted(leaf[len(name) :]), _comment(origins.get(dotted(leaf), DEFAULT))
-        yield f"# {key} is unset ({origin})" if value is None else f"{key} = {toml_value(value)}  # {origin}"
+        yield f"# {key} is unset ({origin})" if value is None else f"{key} = {toml_value(_set(value))}  # {origin}"
+
+
+def _set(value: Any) -> Any:
+    """What a list of tables sets: in one line there is no place for a comment about what is unset."""
+    if isinstance(value, dict):
+        return {key: _set(item) for key, item in cast("dict[str, Any]", value).items() if item is not None}
+    return [_set(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 def _comment(text: str) -> str:

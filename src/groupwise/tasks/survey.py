@@ -140,8 +140,8 @@ def _kind(value: Any) -> str:
         and all(isinstance(v, Mapping) and "role" in v for v in cast("Sequence[Any]", value))
     ):
         return "a conversation"
-    names = {str: "a text", bytes: "bytes", int: "a number", float: "a number", dict: "a table", list: "a list"}
-    return names.get(type(value), type(value).__name__)
+    names = {"str": "a text", "int": "a number", "float": "a number", "dict": "a table", "list": "a list"}
+    return names.get(type(value).__name__, type(value).__name__)
 
 
 def _unlike(seen: _Seen) -> Iterator[Issue]:
