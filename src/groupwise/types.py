@@ -119,6 +119,11 @@ class Rollout:
         """Whether its tokens can be part of the loss."""
         return self.reward is not None and not self.masked
 
+    @property
+    def trained(self) -> int:
+        """How many of its tokens can be part of the loss."""
+        return self.completion.drawn if self.trains else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

@@ -3,6 +3,7 @@
     groupwise doctor                        python, torch, device, memory, disk, hub, extras: a line each
     groupwise doctor --json                 the same for programs
     groupwise doctor --resume recipe.toml   a run of it, killed and taken up again, ends as if it had not been
+    groupwise doctor --invariance NAME      is the gradient the same however it is computed? on this recipe or model
 
 One more fact: a function that yields `Finding`s, in a module of its own, and an entry in `CHECKS`. One more proof on
 demand (`--name VALUE`): a field of `Doctor` and an entry in `PROOFS` under the same name.
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groupwise.cli import machine_checks, package_checks, resume_proof
+from groupwise.cli import invariance_proof, machine_checks, package_checks, resume_proof
 from groupwise.cli.findings import Finding, tell
 
 CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
@@ -30,7 +31,10 @@ CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
 )
 """In the order in which they are told. None of them may take long, or need the network."""
 
-PROOFS: Mapping[str, Callable[[Any], Iterable[Finding]]] = {"resume": resume_proof.resume}
+PROOFS: Mapping[str, Callable[[Any], Iterable[Finding]]] = {
+    "resume": resume_proof.resume,
+    "invariance": invariance_proof.invariant,
+}
 """By the name of a field of `Doctor`: what runs, in place of `CHECKS`, when that option was given. It gets its value,
 and imports what it needs when it is called."""
 
@@ -43,6 +47,10 @@ class Doctor:
     resume: Annotated[
         str, typer.Option("--resume", metavar="RECIPE", help="Prove that a killed run of this recipe goes on exactly.")
     ] = ""
+    invariance: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE|RUN|MODEL", help="Prove that the gradient is the same however it is computed."),
+    ] = None
 
 
 def doctor(options: Doctor) -> None:

@@ -29,6 +29,7 @@ from groupwise.learner.optimizer import PolicyOptimizer
 from groupwise.learner.packing import MicroBatch, divide, pack, trained_tokens
 from groupwise.learner.report import UpdateReport
 from groupwise.learner.scoring import Scorer, sampled
+from groupwise.learner.world import ALONE, World, weighing
 from groupwise.maths.whole import Whole
 from groupwise.models.policy import Policy
 from groupwise.models.reference import Reference
@@ -37,7 +38,7 @@ from groupwise.types import Group
 
 @dataclass(frozen=True, slots=True)
 class _Update:
-    """What one optimizer step is made of."""
+    """What one optimizer step is made of: micro-batches of this rank, tokens and rollouts of all of them."""
 
     groups: Sequence[Group]
     first_place: int
@@ -72,19 +73,21 @@ class Learner:
         reference: ReferenceSection,
         temperature: float,
         total_steps: int,
+        world: World = ALONE,
     ) -> None:
         self.policy = policy
         self.coefficients = Coefficients(algorithm)
         """Of the KL term and the entropy bonus; some algorithms move them."""
         self._algorithm = algorithm
         self._section = section
+        self._world = world
         self.limit = MicroBatchLimit(section.token_budget)
         """Tokens of a micro-batch: what the recipe says, or less once the memory did not suffice."""
-        self._scorer = Scorer(policy, temperature, section.logprob_chunk)
+        self._scorer = Scorer(policy, temperature, section.logprob_chunk, world)
         updates = total_steps * section.passes * section.updates_per_batch
         # By the precision of the forward pass, not of what is trained: under LoRA that is fp32 in any case.
         half = policy.dtype is torch.float16
-        self.optimizer = PolicyOptimizer(policy.trainable(), optimizer, updates, loss_scaling=half)
+        self.optimizer = PolicyOptimizer(policy.trainable(), optimizer, updates, loss_scaling=half, world=world)
         self._dtype = torch.promote_types(policy.dtype, torch.float32)
         self.reference = Reference(policy, reference) if algorithm.section.beta > 0 else None
         self._steps = 0
@@ -101,17 +104,12 @@ class Learner:
         reference_T = self._scorer.gather(batches, self.reference.active())
         kl_T = self._algorithm.divergence(logprobs_T=policy_T, reference_logprobs_T=reference_T)
         kl = iter(kl_T.tolist())
-        sums_QG = [
-            [
-                sum(next(kl) for _ in range(rollout.completion.drawn)) if rollout.trains else 0.0
-                for rollout in group.rollouts
-            ]
-            for group in groups
-        ]
+        sums_QG = [[sum(next(kl) for _ in range(rollout.trained)) for rollout in group.rollouts] for group in groups]
         penalties_QG = [[self.coefficients.beta * value for value in sums_G] for sums_G in sums_QG]
-        if len(kl_T):
-            self._kl_in_reward = float(kl_T.mean())
-            self.coefficients.follow_kl(self._kl_in_reward, sum(map(len, sums_QG)))
+        kl_sum, tokens, rollouts = self._world.total(float(kl_T.sum()), len(kl_T), sum(map(len, sums_QG)))
+        if tokens:
+            self._kl_in_reward = kl_sum / tokens
+            self.coefficients.follow_kl(self._kl_in_reward, int(rollouts))
         return penalties_QG
 
     async def update(self, groups: Sequence[Group], *, sampler_is_exact: bool) -> UpdateReport:
@@ -229,14 +227,8 @@ class Learner:
             sampled_T=old_T if anchors.sampler_is_exact else batch.sampled_T,
             reference_T=None if anchors.reference_T is None else anchors.reference_T[batch.places_T],
         )
-        check_terms(
-            {
-                "the policy's logprob": logprobs_T,
-                "the old logprob": scores.old_T,
-                "the reference's logprob": scores.reference_T,
-            },
-            batch.places_T,
-        )
+        names = ("the policy's logprob", "the old logprob", "the reference's logprob")
+        check_terms(dict(zip(names, (logprobs_T, scores.old_T, scores.reference_T), strict=True)), batch.places_T)
         terms = objective(self._algorithm, batch, scores, coefficients=self.coefficients, tokens=tokens, update=whole)
         check_terms({"the loss": terms.loss}, batch.places_T)
         report.observe_tokens(terms, scores, batch)
@@ -244,20 +236,24 @@ class Learner:
 
     def _follow(self, update: _Update, report: UpdateReport) -> None:
         """The coefficients that move, by what was seen since the last step."""
-        if not update.micro_batches:
+        seen = [report.sum_since_step(name) for name in ("tokens", "entropy", "kl")]
+        tokens, entropy, kl = self._world.total(*seen)
+        if not tokens:
             return
-        self.coefficients.follow_entropy(report.mean_since_step("entropy"), update.rollouts)
+        self.coefficients.follow_entropy(entropy / tokens, update.rollouts)
         if self._algorithm.kl_in_loss:
-            self.coefficients.follow_kl(report.mean_since_step("kl"), update.rollouts)
+            self.coefficients.follow_kl(kl / tokens, update.rollouts)
 
     def _updates(self, groups: Sequence[Group]) -> list[_Update]:
         """The groups divided into updates. Tokens are numbered through the whole batch."""
         skip_silent = self._skips_silent
         updates: list[_Update] = []
         place = 0
-        for part in divide(groups, self._section.updates_per_batch):
+        count = min(self._section.updates_per_batch, self._world.largest(len(groups)))
+        parts = divide(groups, count)
+        for part in [*parts, *([] for _ in range(count - len(parts)))]:  # a rank with few groups takes part with none
             updates.append(self._pack(part, skip_silent=skip_silent, first_place=place))
-            place += updates[-1].tokens
+            place += trained_tokens(part)
         return updates
 
     @property
@@ -267,7 +263,7 @@ class Learner:
     def _pack(self, groups: Sequence[Group], *, skip_silent: bool, first_place: int = 0) -> _Update:
         micro_batches = pack(
             groups,
-            self._algorithm.weights,
+            weighing(self._world, self._algorithm.weights),
             token_budget=self.limit.tokens,
             device=self.policy.device,
             dtype=self._dtype,
@@ -275,7 +271,8 @@ class Learner:
             skip_silent=skip_silent,
         )
         graded = sum(reward is not None for group in groups for reward in group.rewards_G)
-        return _Update(groups, first_place, micro_batches, trained_tokens(groups), graded)
+        tokens, rollouts = self._world.total(trained_tokens(groups), graded)
+        return _Update(groups, first_place, micro_batches, int(tokens), int(rollouts))
 
     def _anchors(self, groups: Sequence[Group], updates: Sequence[_Update], sampler_is_exact: bool) -> _Anchors:
         """Asked before the first update: old logprobs, reference logprobs, random numbers, where they are needed."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from groupwise.config.sections import OptimizerSection
 from groupwise.errors import LearnerError, RecipeError
 from groupwise.learner.finite import Blame, NonFiniteError
+from groupwise.learner.world import ALONE, World
 
 _LOWEST_SCALE = 1.0
 _SCALE_GROWS_AFTER = 200
@@ -42,10 +43,12 @@ class PolicyOptimizer:
         total_updates: int,
         *,
         loss_scaling: bool = False,
+        world: World = ALONE,
     ) -> None:
         if not parameters:
             raise LearnerError("the policy has no trainable parameter")
         self._section = section
+        self._world = world
         self._total = total_updates
         self._names = list(parameters)
         self._parameters = list(parameters.values())
@@ -81,6 +84,7 @@ class PolicyOptimizer:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.updates += 1
+        self.sum_over_ranks()
         gradients = [master.grad for master in self._masters if master.grad is not None]
         if self._scale != 1.0:
             for gradient in gradients:
@@ -123,6 +127,14 @@ class PolicyOptimizer:
         self._scale = float(state["scale"])
         self._clean_steps = int(state["clean_steps"])
         self.updates = int(state["updates"])
+
+    def sum_over_ranks(self) -> None:
+        """A rank whose groups taught nothing has no gradients; it takes part with zeros."""
+        if self._world.size == 1:
+            return
+        for master in self._masters:
+            master.grad = torch.zeros_like(master) if master.grad is None else master.grad
+        self._world.add_up([master.grad for master in self._masters if master.grad is not None])
 
     def discard(self) -> None:
         """Forget the gradient that was added up."""

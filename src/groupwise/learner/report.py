@@ -61,9 +61,9 @@ class UpdateReport:
         self._since_step["tokens"] += len(scores.logprobs_T)
         self._since_step["loss"] += float(terms.loss)
 
-    def mean_since_step(self, name: str) -> float:
-        """The mean over the tokens since the last optimizer step: `entropy`, `kl`."""
-        return self._since_step[name] / max(self._since_step["tokens"], 1)
+    def sum_since_step(self, name: str) -> float:
+        """The sum over the tokens since the last optimizer step: `entropy`, `kl`, or the number of `tokens`."""
+        return self._since_step[name]
 
     def observe_step(self, learning_rate: float, gradient_norm: float) -> None:
         """Note one optimizer step."""

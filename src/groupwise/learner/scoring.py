@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from groupwise.learner.packing import MicroBatch
+from groupwise.learner.world import ALONE, World
 from groupwise.maths.logprobs import chunked_logprobs
 from groupwise.maths.whole import Whole
 from groupwise.models.policy import Policy
@@ -26,6 +27,7 @@ class Scorer:
     policy: Policy
     temperature: float
     chunk: int
+    world: World = ALONE
 
     def score(self, batch: MicroBatch, *, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """Logprobs and entropies of the micro-batch's tokens. Gradients flow through the logprobs, and through the
@@ -62,23 +64,26 @@ class Scorer:
 
     @torch.no_grad()
     def look_ahead(self, batches: Sequence[MicroBatch], old_T: Tensor | None, draws_T: Tensor) -> list[Whole]:
-        """All tokens of an update as they are before it, once for each of its micro-batches. Where there are no old
-        logprobs yet, they are those of now."""
-        if not batches:
-            return []
+        """All tokens of an update as they are before it, on all ranks, once for each of its micro-batches here. Where
+        there are no old logprobs yet, they are those of now."""
         scores = [self.score(batch) for batch in batches]
-        places_T = torch.cat([batch.places_T for batch in batches])
-        logprobs_T = torch.cat([logprobs_T for logprobs_T, _ in scores])
-        everywhere_T = torch.arange(len(places_T), device=places_T.device)
-        whole = Whole(
-            logprobs_T=logprobs_T,
-            old_logprobs_T=logprobs_T if old_T is None else old_T[places_T],
-            advantages_T=torch.cat([batch.advantages_T for batch in batches]),
-            entropies_T=torch.cat([entropies_T for _, entropies_T in scores]),
-            draws_T=draws_T[places_T],
-            here_T=everywhere_T,
-        )
-        return [whole._replace(here_T=here_T) for here_T in everywhere_T.split([len(b.places_T) for b in batches])]
+        nothing = draws_T[:0]
+        places_T = torch.cat([nothing.long(), *(batch.places_T for batch in batches)])
+        logprobs_T = torch.cat([nothing, *(logprobs_T for logprobs_T, _ in scores)])
+        gathered = [
+            self.world.gather(values_T.to(nothing))  # a rank without tokens has the dtype of the others, too
+            for values_T in (
+                logprobs_T,
+                logprobs_T if old_T is None else old_T[places_T],
+                torch.cat([nothing, *(batch.advantages_T for batch in batches)]),
+                torch.cat([nothing, *(entropies_T for _, entropies_T in scores)]),
+                draws_T[places_T],
+            )
+        ]
+        first = gathered[0][1]
+        here_T = torch.arange(first, first + len(places_T), device=places_T.device)
+        whole = Whole(*(values_T for values_T, _ in gathered), here_T=here_T)
+        return [whole._replace(here_T=part_T) for part_T in here_T.split([len(b.places_T) for b in batches])]
 
 
 def sampled(batches: Sequence[MicroBatch]) -> Tensor:

@@ -1,0 +1,180 @@
+"""Do they learn? Every preset on the arithmetic task, from one warm start, for the same number of samples.
+
+    python bench/learning.py                       # all that is missing, then page and picture: about 15 minutes
+    python bench/learning.py grpo gspo             # these, measured anew
+    python bench/learning.py --page                # measure nothing: write the page and the picture anew
+
+The model and the warm start are those of `groupwise demo` (1.2 million parameters; a minute and a half, once). What is
+measured is kept in docs/algorithms.json, preset by preset, so that an interrupted run goes on where it was. The page is
+docs/algorithms.md; the command ends with exit code 1 if a preset gained less than 0.3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import learning_page
+from groupwise.cli.demo import RECIPES, write_untrained
+from groupwise.cli.quiet import quiet_libraries
+from groupwise.config import PRESETS, load_recipe
+from groupwise.config.toml_text import toml_value
+from groupwise.runs.folder import RunFolder
+from groupwise.training.reporter import QuietReporter
+from groupwise.training.trainer import Trainer
+from results import Results
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "build" / "learning"
+RESULTS = ROOT / "docs" / "algorithms.json"
+GAIN = 0.3
+"""What each preset has to gain in held-out accuracy."""
+
+STEPS, PROMPTS, GROUP, EVERY = 40, 8, 8, 4
+SAMPLES = 24 * PROMPTS * GROUP
+"""A run ends with the first evaluation after so many samples: whoever draws more in a step makes fewer steps."""
+COMMON = {
+    "train.steps": STEPS,
+    "train.prompts_per_step": PROMPTS,
+    "train.group_size": GROUP,
+    "learner.passes": 2,
+    "learner.updates_per_batch": 2,
+    "optimizer.lr": 1e-5,
+    "evaluation.every": EVERY,
+    "evaluation.problems": 128,
+}
+"""The recipe is the demo's with these. Four updates on each batch, three of them off policy: else there were nothing to
+clip, and most presets were one."""
+
+RIGHT = {"function": "correctness", "settings": {"exact": 1.0, "numeric": 1.0}}
+OWN: dict[str, tuple[dict[str, object], str]] = {
+    "gdpo": (
+        {"rewards": [RIGHT, {"function": "tag_count"}]},
+        "it is made for several reward functions, so it gets a second one, for the tags; the reward is the sum",
+    ),
+}
+"""What a preset needs beside its own entries, and why."""
+
+
+def warm_start() -> Path:
+    """The folder of the model that all presets start from."""
+    if not (FOLDER / "warm-start" / "model" / "config.json").is_file():
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        write_untrained(FOLDER / "untrained", seed=0)
+        settings = [f'model.id="{FOLDER}/untrained"', f'run.folder="{FOLDER}"', "run.name=warm-start", "seed=0"]
+        quietly(lambda: Trainer.from_recipe(load_recipe(RECIPES / "demo_warm_start.toml", settings)).sft())
+    return FOLDER / "warm-start" / "model"
+
+
+def settings_of(preset: str) -> dict[str, object]:
+    """All that a preset trains with, beside the demo's recipe."""
+    return {"algorithm.preset": preset, **COMMON, **OWN.get(preset, ({}, ""))[0]}
+
+
+def measure(preset: str, model: Path) -> dict:
+    """One preset: rewards by step, held-out accuracy by samples, up to the number that all have."""
+    shutil.rmtree(FOLDER / preset, ignore_errors=True)
+    named = {**settings_of(preset), "model.id": str(model), "run.folder": str(FOLDER), "run.name": preset, "seed": 0}
+    start = time.perf_counter()
+    trainer = Trainer.from_recipe(load_recipe(RECIPES / "demo.toml", overrides(named)), Until(SAMPLES))
+    with contextlib.suppress(Enough):
+        quietly(trainer.train)
+    run = RunFolder.open(FOLDER / preset)
+    return {**curves(run), "seconds": time.perf_counter() - start, "settings": settings_of(preset)}
+
+
+class Enough(Exception):  # noqa: N818  (no error)
+    """The run has drawn its samples."""
+
+
+class Until(QuietReporter):
+    """Ends a run with the first evaluation after so many samples."""
+
+    def __init__(self, samples: int) -> None:
+        self._left = float(samples)
+        self._examining = False
+
+    def started(self, total_steps: int, description: str) -> None:
+        """Evaluations are told like steps."""
+        self._examining = description == "evaluating"
+
+    def finished(self) -> None:
+        """Steps again."""
+        self._examining = False
+
+    def step(self, metrics: Mapping[str, float]) -> None:
+        """Count the step's samples."""
+        if not self._examining:
+            self._left -= GROUP * metrics.get("selection/groups", PROMPTS)
+
+    def evaluated(self, label: str, result: str) -> None:
+        """End if that was enough."""
+        if self._left <= 0:
+            raise Enough
+
+
+def curves(run: RunFolder) -> dict:
+    """What a run's folder says, by samples drawn."""
+    rows = run.metrics.read()
+    drawn = [0.0]
+    for row in rows:
+        drawn.append(drawn[-1] + GROUP * row.get("selection/groups", PROMPTS))
+    return {
+        "samples": drawn[1:],
+        # Of several reward functions the one that all have.
+        "rewards": [row.get("rewards/correctness/mean", row["reward"]) for row in rows],
+        "evaluations": [(drawn[each["step"]], each["accuracy"]) for each in run.evaluations()],
+    }
+
+
+def overrides(named: dict[str, object]) -> list[str]:
+    """Settings as the command line takes them."""
+    return [f"{name}={toml_value(value)}" for name, value in named.items()]
+
+
+def quietly(work):
+    """Do it without the progress bars of libraries."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        return work()
+
+
+def main() -> int:
+    """Measure what is missing or named, write the page, say who failed."""
+    parser = argparse.ArgumentParser(description="Train every preset on the arithmetic task and compare them.")
+    parser.add_argument("presets", nargs="*", help="measure these anew; none: all that are missing")
+    parser.add_argument("--page", action="store_true", help="measure nothing")
+    parser.add_argument("--at-most", type=int, default=len(PRESETS), help="measure no more than so many now")
+    asked = parser.parse_args()
+    if wrong := [name for name in asked.presets if name not in PRESETS]:
+        parser.error(f"{wrong[0]!r} is no preset. There are: {', '.join(PRESETS)}")
+    quiet_libraries()
+    results = Results(RESULTS)
+    known = results.part("presets")
+    missing = asked.presets or [p for p in PRESETS if p not in known or known[p]["settings"] != settings_of(p)]
+    for preset in [] if asked.page else missing[: asked.at_most]:
+        entry = measure(preset, warm_start())
+        results.put("presets", preset, entry, f"python bench/learning.py {preset}")
+        first, last = learning_page.ends(entry, SAMPLES)
+        print(f"{preset:<22} {first:.2f} -> {last:.2f}  {entry['seconds']:.0f} s", flush=True)
+    return write_page(results)
+
+
+def write_page(results: Results) -> int:
+    """The page and the picture of everything that was ever measured; 1 if a preset gained too little."""
+    known = results.part("presets")
+    entries = {name: known[name] for name in PRESETS if name in known}
+    learning_page.write(entries, ROOT / "docs", samples=SAMPLES, common=COMMON, own=OWN)
+    poor = [name for name, entry in entries.items() if learning_page.gain(entry, SAMPLES) < GAIN]
+    for name in poor:
+        print(f"{name} gained less than {GAIN} in held-out accuracy", file=sys.stderr)
+    return 1 if poor else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
