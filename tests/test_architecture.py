@@ -26,7 +26,8 @@ ARROWS = {
     "learner": {"models", "maths"},
     "runs": {"config", "types"},
     "training": {"rollouts", "learner", "runs"},
-    "cli": {"training"},
+    "explain": {"training"},
+    "cli": {"training", "explain"},
 }
 """Room -> the rooms right below it. A room may import all it reaches this way, and `types` and `errors` in any case."""
 

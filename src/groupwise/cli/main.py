@@ -23,6 +23,7 @@ from groupwise.cli.demo import demo
 from groupwise.cli.doctor import doctor
 from groupwise.cli.endings import DONE, INTERRUPTED, MISTAKE, ended
 from groupwise.cli.evaluate import evaluate
+from groupwise.cli.explain import explain
 from groupwise.cli.export import export
 from groupwise.cli.init import init
 from groupwise.cli.quiet import quiet_libraries
@@ -40,6 +41,7 @@ VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "eval": (evaluate, "Evaluate on held-out problems."),
     "sample": (sample, "Give prompts to a model."),
     "export": (export, "Write a model for other programs."),
+    "explain": (explain, "One GRPO step, with all its numbers."),
     "algorithms": (algorithms, "List the algorithms and what they are made of."),
     "version": (version, "Say what is installed."),
 }

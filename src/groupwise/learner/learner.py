@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,8 @@ class Learner:
         self.policy = policy
         self.coefficients = Coefficients(algorithm)
         """Of the KL term and the entropy bonus; some algorithms move them."""
+        self.report_of: Callable[..., UpdateReport] = UpdateReport
+        """What watches an update. Whoever wants to see more of it than means puts a subclass here."""
         self._algorithm = algorithm
         self._section = section
         self._world = world
@@ -118,7 +120,7 @@ class Learner:
         `sampler_is_exact` says that the groups' logprobs are the policy's own, so they may serve as the old ones.
         """
         check_groups(groups)
-        report = UpdateReport(sampler_is_exact=sampler_is_exact)
+        report = self.report_of(sampler_is_exact=sampler_is_exact)
         updates, anchors = self._prepared(groups, sampler_is_exact)
         for _ in range(self._section.passes):
             for place, update in enumerate(updates):

@@ -40,6 +40,7 @@ class Terms:
 
     loss: Tensor
     log_ratio_T: Tensor
+    surrogate_T: Tensor
     slope_T: Tensor
     kl_T: Tensor | None
 
@@ -69,7 +70,13 @@ def objective(
     loss = (batch.weights_T * loss_T).sum()
     if algorithm.has_bonus:
         loss = loss - coefficients.entropy * scores.entropies_T.sum() / tokens
-    return Terms(loss, data["log_ratio_T"].detach(), slope_T, None if kl_T is None else kl_T.detach())
+    return Terms(
+        loss=loss,
+        log_ratio_T=data["log_ratio_T"].detach(),
+        surrogate_T=surrogate_T.detach(),
+        slope_T=slope_T,
+        kl_T=None if kl_T is None else kl_T.detach(),
+    )
 
 
 def _data(algorithm: Algorithm, batch: MicroBatch, scores: Scores, update: Whole | None) -> dict[str, Any]:

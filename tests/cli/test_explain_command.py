@@ -1,0 +1,29 @@
+"""`groupwise explain`: a real step, in the terminal and as a page."""
+
+import pytest
+
+
+def test_it_tells_the_worked_example_and_writes_the_page(groupwise, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+    ended = groupwise("explain", "--html", "pages/step.html", "--language", "zh")
+    assert ended.code == 0, ended.err
+    assert "(1 - 0.5) / (0.5345 + 0.0001) = +0.9352" in ended.out
+    assert ended.out.count("+0.94") >= 8 and ended.out.count("-0.94") >= 8
+    assert "概率比到底怎么算" in ended.out
+    assert (tmp_path / "pages" / "step.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert [path.name for path in tmp_path.iterdir()] == ["pages"], "it leaves nothing else behind"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["algorithm.preset=grop"], "grop"),
+        (["train.groupsize=4"], "group_size"),
+        (["--draw", "0"], "--draw"),
+    ],
+)
+def test_a_mistake_is_one_message(groupwise, arguments, says):
+    ended = groupwise("explain", *arguments)
+    assert ended.code == 1
+    assert says in ended.err and "Traceback" not in ended.err
