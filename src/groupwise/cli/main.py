@@ -19,6 +19,7 @@ from typing import Any, get_type_hints
 import typer
 
 from groupwise.cli.algorithms import algorithms
+from groupwise.cli.check import check
 from groupwise.cli.demo import demo
 from groupwise.cli.doctor import doctor
 from groupwise.cli.endings import DONE, INTERRUPTED, MISTAKE, ended
@@ -36,6 +37,7 @@ VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "doctor": (doctor, "Look at this machine: what is missing, and its cure."),
     "demo": (demo, "A small model learns arithmetic on this CPU."),
     "init": (init, "Write a recipe and a reward to start from."),
+    "check": (check, "Check a recipe: data, rewards, memory, time, baseline."),
     "train": (train, "Train by rewards (GRPO)."),
     "sft": (sft, "Train on demonstrations: the warm start."),
     "eval": (evaluate, "Evaluate on held-out problems."),

@@ -20,6 +20,7 @@ SILENCE = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "KINETO_LOG_LEVEL": "99",
 }
 """Read by the libraries when they are imported, which is why this comes first."""
 

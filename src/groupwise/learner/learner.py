@@ -136,6 +136,18 @@ class Learner:
             self.reference.follow(self._steps)
         return report
 
+    async def rehearse(self, groups: Sequence[Group]) -> None:
+        """Everything of an update but the step itself, then forget it: whether the memory suffices is known then."""
+        updates, anchors = self._prepared(groups, False)
+        coefficients = copy.copy(self.coefficients)
+        try:
+            for update in updates:
+                await self._gradient(update, anchors, UpdateReport(sampler_is_exact=False))
+                self.optimizer.reserve()
+        finally:
+            self.coefficients = coefficients
+            self.optimizer.discard()
+
     async def _gradient(self, update: _Update, anchors: _Anchors, report: UpdateReport) -> tuple[_Update, UpdateReport]:
         """Add up the gradient of one update, in micro-batches as small as the memory needs them to be."""
         while True:

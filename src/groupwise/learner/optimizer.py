@@ -136,6 +136,11 @@ class PolicyOptimizer:
             master.grad = torch.zeros_like(master) if master.grad is None else master.grad
         self._world.add_up([master.grad for master in self._masters if master.grad is not None])
 
+    def reserve(self) -> None:
+        """Ask for the memory that the first step will ask for, and give it back; nothing where it was made."""
+        if not self._optimizer.state:
+            _ = [torch.zeros_like(master) for master in self._masters for _ in range(2)]
+
     def discard(self) -> None:
         """Forget the gradient that was added up."""
         self._optimizer.zero_grad(set_to_none=True)

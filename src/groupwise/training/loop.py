@@ -16,7 +16,9 @@ from groupwise.runs.folder import RunFolder
 from groupwise.training.build import Parts, sampling_of
 from groupwise.training.course import Course
 from groupwise.training.guards import StepGuard
+from groupwise.training.machine import memory_budget
 from groupwise.training.mixture import ByTask
+from groupwise.training.preflight import preflight
 from groupwise.training.problems import Problems, problems_of
 from groupwise.training.report import StepReport, about_ungraded
 from groupwise.training.reporter import Reporter
@@ -69,7 +71,11 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop) ->
             course.tell_once("ungraded", f"step {step}: {words}")
         return {**report.metrics(), **course.oversight.seen(groups), **skipped}
 
-    await course.follow("training", one_step)
+    # A GPU's memory has its own end; this budget is for a machine that others use too.
+    with memory_budget(recipe.guards.memory_gb if parts.policy.device.type == "cpu" else None):
+        if recipe.guards.preflight:
+            reporter.message(await preflight(parts, engine, learner, run.path))
+        await course.follow("training", one_step)
 
 
 def supply_of(parts: Parts) -> Problems:

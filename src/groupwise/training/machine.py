@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from groupwise.errors import RecipeError
@@ -74,6 +76,19 @@ def limit_memory(size: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = held + room if hard == resource.RLIM_INFINITY else min(held + room, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+@contextmanager
+def memory_budget(gigabytes: float | None) -> Generator[None]:
+    """Inside, this process may hold no more than that; None: what the machine gives."""
+    if gigabytes is None:
+        yield
+        return
+    limit_memory(int(gigabytes * (1 << 30)))
+    try:
+        yield
+    finally:
+        lift_limit()
 
 
 def lift_limit() -> None:

@@ -1,0 +1,123 @@
+"""`groupwise check`: what it says of a recipe that is fine, and of each thing that may be wrong with one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def findings(ended):
+    told = json.loads(ended.out)
+    return {(f["about"], f["level"]): f for f in told["findings"]}, [
+        (f["about"], f["level"], f["text"]) for f in told["findings"]
+    ]
+
+
+def test_a_recipe_that_is_fine(groupwise, recipe):
+    ended = groupwise("check", recipe, "--json", "sampling.max_new_tokens=4")
+    assert ended.code == 0, ended.err
+    by, rows = findings(ended)
+    assert list(dict.fromkeys(about for about, _, _ in rows)) == [
+        *["recipe", "data", "prompt", "rewards", "memory", "disk", "time", "baseline"]
+    ]
+    parts = by["memory", "ok"]["values"]["parts"]
+    assert {
+        "process",
+        "weights",
+        "gradients",
+        "optimizer",
+        "reference",
+        "activations",
+        "logits",
+        "keys and values",
+    } <= {*parts}
+    assert parts["optimizer"] == 2 * parts["gradients"]
+    assert by["memory", "ok"]["values"]["peak"] == sum(parts.values())
+    assert by["rewards", "ok"]["values"]["gold"] > by["rewards", "ok"]["values"]["an empty answer"]
+    assert 0 < by["time", "ok"]["values"]["step"] < 30
+    baseline = next(f for (about, _), f in by.items() if about == "baseline")
+    assert baseline["values"]["verdict"] in ("learnable", "too hard", "already solved")
+    assert {"pass@1", "pass@4"} <= baseline["values"].keys()
+    assert not Path("runs").exists()  # nothing is written
+
+
+def test_all_mistakes_of_a_recipe_at_once(groupwise, recipe):
+    ended = groupwise("check", recipe, "train.group_size=1", "optimizer.lrr=1", "--json")
+    assert ended.code == 1
+    _, rows = findings(ended)
+    assert [level for _, level, _ in rows] == ["error", "error"]
+    assert "train.group_size" in rows[0][2] + rows[1][2]
+    assert "optimizer.lr" in rows[0][2] + rows[1][2]
+    assert "2 errors to mend before a run: recipe" in ended.err
+
+
+def rows_recipe(recipe, rows, more="", reward="correctness"):
+    Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    text = recipe.read_text()
+    head, _, rest = text.partition("[task]")
+    _, _, rest = rest.partition("[[rewards]]\n")
+    _, _, rest = rest.partition("[[rewards]]\n")
+    _, _, rest = rest.partition("[train]")
+    task = f'[task]\nkind = "dataset"\npath = "rows.jsonl"\n{more}\n[[rewards]]\nfunction = "{reward}"\n[train]'
+    recipe.write_text(head + task + rest)
+    return recipe
+
+
+ROWS = [{"prompt": f"{i}+{i}=", "answer": str(2 * i)} for i in range(12)]
+
+
+def test_copies_and_missing_evaluation_are_said(groupwise, recipe):
+    ended = groupwise("check", rows_recipe(recipe, [*ROWS, ROWS[3], ROWS[3]]), "--quick")
+    assert ended.code == 0, ended.err
+    assert "2 of 14 training problems are copies of others, such as 'rows/train/3'" in ended.out
+    assert "no problems are held out" in ended.out
+    assert "cure: set task.hold_out or task.eval_split" in ended.out
+
+
+def test_an_answer_in_the_prompt_is_said(groupwise, recipe):
+    rows = [{"prompt": f"say {1000 + i}:", "answer": str(1000 + i)} for i in range(8)]
+    ended = groupwise("check", rows_recipe(recipe, rows), "--quick")
+    assert "100% of the prompts contain their own answer" in ended.out
+
+
+def test_a_reward_for_nothing_is_said(groupwise, recipe):
+    Path("reward.py").write_text("def kind(completions, **kwargs):\n    return [1.0] * len(completions)\n")
+    ended = groupwise("check", rows_recipe(recipe, ROWS, reward="reward.py:kind"), "--quick")
+    assert ended.code == 0
+    assert "an empty answer is rewarded as a right answer is" in ended.out
+    assert "a right answer is not worth more than doing nothing" in ended.out
+
+
+def test_a_reward_that_fails_is_an_error(groupwise, recipe):
+    Path("reward.py").write_text("def broken(completions, **kwargs):\n    return [1 / 0 for _ in completions]\n")
+    ended = groupwise("check", rows_recipe(recipe, ROWS, reward="reward.py:broken"), "--quick")
+    assert ended.code == 1
+    assert "broken" in ended.out and "ZeroDivisionError" in ended.out
+
+
+def test_the_same_split_twice_is_said(groupwise, recipe):
+    Path("data").mkdir()
+    rows_recipe(recipe, ROWS)
+    Path("rows.jsonl").rename("data/train.jsonl")
+    recipe.write_text(recipe.read_text().replace('path = "rows.jsonl"', 'path = "data"\neval_split = "train"'))
+    ended = groupwise("check", recipe, "--quick")
+    assert "task.eval_split and task.train_split are the same split, 'train'" in ended.out
+    assert "12 of 12 held-out prompts are trained on" in ended.out
+
+
+def test_too_little_memory_and_disk_are_errors(groupwise, recipe, monkeypatch):
+    monkeypatch.setattr("groupwise.training.plan.memory_free", lambda: -(1 << 40))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    ended = groupwise("check", recipe, "--quick", "--json")
+    assert ended.code == 1
+    by, _ = findings(ended)
+    assert "learner.token_budget" in by["memory", "error"]["cure"]
+    assert by["disk", "error"]["cure"] == "free some space, or set run.folder"
+
+
+@pytest.mark.parametrize(("shown", "hidden"), [("\\n", "\n\n\n")])
+def test_the_prompt_is_shown_with_its_special_tokens(groupwise, recipe, shown, hidden):
+    ended = groupwise("check", recipe, "--quick")
+    line = next(line for line in ended.out.splitlines() if " prompt " in line)
+    assert 'tokens: "' in line
+    assert "a completion ends with '<eos>'" in ended.out
