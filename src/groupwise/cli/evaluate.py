@@ -36,6 +36,11 @@ def evaluate(
     given = overrides or []
     about = subject(what, given, with_task=True)
     _refuse_what_only_the_program_knew(about)
+    if about.run is not None:
+        from groupwise.training.build import names_code
+
+        if names_code(about.loaded.recipe):
+            about.run.check_own()
     kept = _place_of_results(about, out)
     console = terminal()
     with TerminalReporter(console) as reporter:

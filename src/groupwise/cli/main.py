@@ -28,6 +28,7 @@ from groupwise.cli.explain import explain
 from groupwise.cli.export import export
 from groupwise.cli.init import init
 from groupwise.cli.quiet import quiet_libraries
+from groupwise.cli.replay import replay
 from groupwise.cli.sample import sample
 from groupwise.cli.sft import sft
 from groupwise.cli.train import train
@@ -42,6 +43,7 @@ VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "sft": (sft, "Train on demonstrations: the warm start."),
     "eval": (evaluate, "Evaluate on held-out problems."),
     "sample": (sample, "Give prompts to a model."),
+    "replay": (replay, "Compute a recorded step again, and compare."),
     "export": (export, "Write a model for other programs."),
     "explain": (explain, "One GRPO step, with all its numbers."),
     "algorithms": (algorithms, "List the algorithms and what they are made of."),

@@ -107,7 +107,7 @@ def _load_model(section: ModelSection, dtype: torch.dtype, device: torch.device)
     try:
         config = AutoConfig.from_pretrained(section.id, **where)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            section.id, config=config, dtype=dtype, output_loading_info=True, **where
+            section.id, config=config, dtype=dtype, output_loading_info=True, use_safetensors=True, **where
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(_explain(section, error)) from error
@@ -142,6 +142,12 @@ def _explain(section: ModelSection, error: Exception, part: str = "model") -> st
         return (
             f'model.id = "{section.id}" comes with Python code of its own. If you trust it, set '
             "model.trust_remote_code = true and pin model.revision."
+        )
+    if path.is_dir() and part == "model" and any(path.glob("*.bin")):
+        return (
+            f'model.id = "{section.id}" holds its weights as a pickle (*.bin), which is code that would run when it is '
+            "read. Only safetensors is loaded: convert it with save_pretrained where you trust it, or take a revision "
+            "that has model.safetensors"
         )
     if path.is_dir():
         missing = "" if (path / "config.json").is_file() else " There is no config.json in it."

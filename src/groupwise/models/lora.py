@@ -78,6 +78,11 @@ def adapter_base(folder: str) -> str | None:
 
 def apply_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     """Merge the adapter in `folder` into the weights of its base. What comes of it is stored nowhere under a name."""
+    if not (Path(folder) / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            f"the adapter in {folder} has no adapter_model.safetensors. Weights as a pickle (*.bin) are code that "
+            "would run when they are read, so only safetensors is loaded: save it anew with peft where you trust it"
+        )
     try:
         whole = merged(PeftModel.from_pretrained(model, folder))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

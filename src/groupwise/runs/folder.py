@@ -28,6 +28,7 @@ readers skip. No secret is written: see `redaction.py`.
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -75,6 +76,8 @@ class RunFolder:
             "started": now(),
             "ended": None,
             "seed": loaded.recipe.seed,
+            "model_revision": loaded.recipe.model.revision,
+            "home": str(self.path.resolve()),
             "trust_remote_code": loaded.recipe.model.trust_remote_code,
             "recipe_folder": str(loaded.folder.absolute()),
             **machine_identity(sys.argv),
@@ -193,7 +196,21 @@ class RunFolder:
         `Trainer.from_recipe(RunFolder.open(Path("runs/demo")).trained_recipe(["evaluation.problems=500"])).evaluate()`
         """
         trained = toml_value(str(self.trained_model().absolute()))
-        return self.recipe([f"model.id={trained}", "lora=none", *overrides])
+        # Of the model that training began with: where its code comes from, and which.
+        began = ["model.revision=none", "model.trust_remote_code=false"]
+        return self.recipe([f"model.id={trained}", *began, "lora=none", *overrides])
+
+    def check_own(self) -> None:
+        """Raise unless this run was made here, in this folder of this machine: the functions that its recipe names are
+        run only then. It is no proof against one who knows both; it is there for runs that were handed on."""
+        facts, folder = self.identity, Path(str(self.identity.get("recipe_folder", "")))
+        made_here = facts.get("host") == socket.gethostname() and facts.get("home") == str(self.path.resolve())
+        if not made_here or not folder.is_absolute() or folder != folder.resolve():
+            raise RunError(
+                f"{self.path} was not made here (but on {facts.get('host')!r}, in {facts.get('home')!r}), and its "
+                "recipe names functions, which are code of whoever made it. Read them, then train or evaluate with a "
+                "recipe of your own that names them"
+            )
 
     def trained_model(self) -> Path:
         """The folder of the trained model, or of what there is of it so far; an error if there is nothing."""

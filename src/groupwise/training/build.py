@@ -16,6 +16,7 @@ from groupwise.config.sections import ModelSection
 from groupwise.errors import ModelError, TaskError
 from groupwise.learner.algorithm import Algorithm
 from groupwise.models.load import load_policy
+from groupwise.models.pinned import check_pin
 from groupwise.models.policy import Policy
 from groupwise.rewards import RewardFunction, with_unique_names
 from groupwise.rollouts.prompts import Fitted, fit, merged
@@ -105,7 +106,16 @@ def located_model(loaded: LoadedRecipe) -> ModelSection:
     """
     section = loaded.recipe.model
     folder = loaded.folder / Path(section.id).expanduser()
-    return section.model_copy(update={"id": str(folder.absolute())}) if folder.is_dir() else section
+    if not folder.is_dir():
+        return section
+    return check_pin(section, folder).model_copy(update={"id": str(folder.absolute())})
+
+
+def names_code(recipe: Recipe) -> bool:
+    """Whether the recipe names functions of files or packages: code that is run when its parts are made."""
+    entries = [value for value in recipe.algorithm.model_dump().values() if isinstance(value, str)]
+    named = [*entries, *recipe.algorithm.filters, *(reward.function for reward in recipe.rewards)]
+    return recipe.model.trust_remote_code or any(":" in name for name in named)
 
 
 def task_of(loaded: LoadedRecipe) -> Task:
