@@ -148,8 +148,9 @@ def sampling_bytes(policy: Policy, recipe: Recipe, shape: Shape) -> dict[str, in
 
 
 def _activations(policy: Policy, shape: Shape) -> int:
-    """Of a forward and a backward pass without the head, gradients of weights left out: one group of the micro-batch,
-    or, where it is but one, a part of its completions and the line through two such parts."""
+    """Of a forward and a backward pass without the head, one group of the micro-batch, or, where it is but one, a
+    part of its completions and the line through two such parts. The most is held where the backward pass begins, before
+    there is a gradient of a weight."""
 
     def cost(groups: int, branches: int) -> int:
         trees = Shape(shape.prompt, shape.completion, groups, branches).trees(known_tokens(policy))
@@ -171,7 +172,7 @@ def _activations(policy: Policy, shape: Shape) -> int:
         few, some = max(shape.branches // 4, 1), max(shape.branches // 2, 2)
         first, second = cost(1, few), cost(1, some)
         whole = second + (second - first) // max(some - few, 1) * (shape.branches - some)
-    return max(whole - _bytes(policy.trainable().values()), 0)
+    return whole
 
 
 def _logits(policy: Policy, recipe: Recipe, shape: Shape) -> int:
