@@ -66,6 +66,14 @@ def test_places_are_those_of_the_packed_tokens():
         at_place(groups, 6)
 
 
+def test_places_in_a_conversation_are_those_of_the_policys_own_tokens():
+    (group,) = [graded_group([5], ([1, 2, 3, 4], 1.0), ([5], 0.0))]
+    first, second = group.rollouts
+    talk = replace(first, completion=replace(first.completion, own=(True, False, False, True)))
+    groups = [replace(group, rollouts=(talk, second))]
+    assert [at_place(groups, place) for place in range(3)] == [(0, 0, 0), (0, 0, 3), (0, 1, 0)]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
     ("what", "spoil"),

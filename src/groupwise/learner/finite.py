@@ -107,9 +107,9 @@ def _bisected(blame: Blame, groups: Sequence[Group], is_finite: Callable[[Sequen
     one = groups[group].rollouts[branch]
 
     def first(n: int) -> list[Group]:
-        completion = replace(
-            one.completion, token_ids=one.completion.token_ids[:n], logprobs=one.completion.logprobs[:n]
-        )
+        whole = one.completion
+        parts = {"token_ids": whole.token_ids[:n], "logprobs": whole.logprobs[:n], "own": whole.own[:n]}
+        completion = replace(whole, **parts)
         return [replace(groups[group], rollouts=(replace(one, completion=completion),))]
 
     tokens = _smallest(len(one.completion.token_ids), lambda n: not is_finite(first(n)))

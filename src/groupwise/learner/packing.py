@@ -171,8 +171,8 @@ def at_place(groups: Sequence[Group], place: int) -> tuple[int, int, int]:
     Example: with completions of 3 and 2 tokens in the first group, place 4 is `(0, 1, 1)`.
     """
     for number, branch in enumerate(_branches(groups, 0)):
-        first = branch.place
-        if first <= place < first + len(branch.token_ids):
+        if branch.place <= place < branch.place + branch.trained:
             earlier = sum(len(group.rollouts) for group in groups[: branch.group])
-            return branch.group, number - earlier, place - first
+            own = [t for t in range(len(branch.token_ids)) if not branch.own or branch.own[t]]
+            return branch.group, number - earlier, own[place - branch.place]
     raise AssertionError(f"there is no place {place}")

@@ -103,7 +103,13 @@ def _parts(run: RunFolder) -> Parts:
     loaded = run.recipe()
     if names_code(loaded.recipe):
         run.check_own()
-    return Trainer.from_recipe(loaded).parts
+    parts = Trainer.from_recipe(loaded).parts
+    if parts.task.environment is not None:
+        raise RunError(
+            f"{run.path} held conversations with an environment, whose answers are not recorded apart from the model's "
+            "words: its steps cannot be computed again"
+        )
+    return parts
 
 
 def _with_weights(
