@@ -116,6 +116,7 @@ def _splits(parts: Parts) -> Iterator[Finding]:
 
 async def _graded(parts: Parts, problems: Sequence[Problem], texts: Sequence[str]) -> list[float]:
     """The reward of each of these completions; a completion that nobody grades counts as 0."""
+    from groupwise.errors import RewardError
     from groupwise.rollouts.grade import graded
     from groupwise.types import Completion, Group, Rollout
 
@@ -126,6 +127,9 @@ async def _graded(parts: Parts, problems: Sequence[Problem], texts: Sequence[str
         for ids in [tuple(tokenizer.encode(text, add_special_tokens=False))]
     ]
     done = await graded(groups, parts.rewards)
+    failed = next((group.rollouts[0] for group in done if group.rollouts[0].outcome == "unknown"), None)
+    if failed is not None:
+        raise RewardError(failed.why)
     return [group.rollouts[0].reward or 0.0 for group in done]
 
 
