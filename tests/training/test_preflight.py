@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 import torch
-from toy_runs import TIMES, Listener, trainer_of
+from toy_runs import TIMES, Listener
+from toy_runs import trainer_of as without_preflight
 
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.errors import EngineError, LearnerError, RunError
@@ -14,6 +15,10 @@ from groupwise.training.calibrate import Calibration, calibrate
 from groupwise.training.loop import learner_of, rollouts_of
 from groupwise.training.plan import Shape, memory_plan, worst_micro_batch
 from groupwise.training.statistics import Estimate
+
+
+def trainer_of(tmp_path, *arguments, **settings):
+    return without_preflight(tmp_path, *arguments, **{"guards.preflight": True, **settings})
 
 
 def rows_of(tmp_path, name, **settings):

@@ -27,6 +27,7 @@ def trainer_of(tmp_path, rewards=(small_letters,), rows=ROWS, model=None, tokeni
         "train.group_size": 4,
         "sampling.max_new_tokens": 8,
         "optimizer.lr": 1e-2,
+        "guards.preflight": False,
     }
     return Trainer(
         model or tiny_model(),
