@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from groupwise.learner.draws import draws_of
 from groupwise.learner.finite import NonFiniteError, blamed, check_groups, check_terms
 from groupwise.learner.memory import MicroBatchLimit, is_out_of_memory
 from groupwise.learner.objective import Scores, objective
+from groupwise.learner.one_update import Anchors, OneUpdate
 from groupwise.learner.optimizer import PolicyOptimizer
 from groupwise.learner.packing import MicroBatch, divide, pack, trained_tokens
 from groupwise.learner.report import UpdateReport
@@ -34,27 +34,6 @@ from groupwise.maths.whole import Whole
 from groupwise.models.policy import Policy
 from groupwise.models.reference import Reference
 from groupwise.types import Group
-
-
-@dataclass(frozen=True, slots=True)
-class _Update:
-    """What one optimizer step is made of: micro-batches of this rank, tokens and rollouts of all of them."""
-
-    groups: Sequence[Group]
-    first_place: int
-    micro_batches: list[MicroBatch]
-    tokens: int
-    rollouts: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Anchors:
-    """What the policy is compared with, by the places of the tokens; `None` for what is not needed."""
-
-    old_T: Tensor | None
-    reference_T: Tensor | None
-    draws_T: Tensor | None
-    sampler_is_exact: bool
 
 
 class Learner:
@@ -148,7 +127,9 @@ class Learner:
             self.coefficients = coefficients
             self.optimizer.discard()
 
-    async def _gradient(self, update: _Update, anchors: _Anchors, report: UpdateReport) -> tuple[_Update, UpdateReport]:
+    async def _gradient(
+        self, update: OneUpdate, anchors: Anchors, report: UpdateReport
+    ) -> tuple[OneUpdate, UpdateReport]:
         """Add up the gradient of one update, in micro-batches as small as the memory needs them to be."""
         while True:
             seen, enough = copy.deepcopy(report), True
@@ -169,7 +150,7 @@ class Learner:
                 return update, seen
             update = self._smaller([update])[0]  # not above: there the error still holds the memory
 
-    def _prepared(self, groups: Sequence[Group], sampler_is_exact: bool) -> tuple[list[_Update], _Anchors]:
+    def _prepared(self, groups: Sequence[Group], sampler_is_exact: bool) -> tuple[list[OneUpdate], Anchors]:
         """The updates, and what the policy is compared with."""
         updates = self._updates(groups)
         while True:
@@ -180,7 +161,7 @@ class Learner:
                     raise
             updates = self._smaller(updates)
 
-    def _smaller(self, updates: Sequence[_Update]) -> list[_Update]:
+    def _smaller(self, updates: Sequence[OneUpdate]) -> list[OneUpdate]:
         """The same updates in micro-batches of half the size."""
         batches = [batch for update in updates for batch in update.micro_batches]
         sizes = [sum(len(tree.trunk) + sum(map(len, tree.branches)) for tree in batch.trees) for batch in batches]
@@ -227,7 +208,7 @@ class Learner:
             self.reference.restore(state["reference"])
 
     def _loss(
-        self, batch: MicroBatch, anchors: _Anchors, tokens: int, whole: Whole | None, report: UpdateReport
+        self, batch: MicroBatch, anchors: Anchors, tokens: int, whole: Whole | None, report: UpdateReport
     ) -> Tensor:
         """This micro-batch's share of -J."""
         logprobs_T, entropies_T = self._scorer.score(batch, entropy_gradient=self._algorithm.has_bonus)
@@ -248,7 +229,7 @@ class Learner:
         report.observe_tokens(terms, scores, batch)
         return terms.loss
 
-    def _follow(self, update: _Update, report: UpdateReport) -> None:
+    def _follow(self, update: OneUpdate, report: UpdateReport) -> None:
         """The coefficients that move, by what was seen since the last step."""
         seen = [report.sum_since_step(name) for name in ("tokens", "entropy", "kl")]
         tokens, entropy, kl = self._world.total(*seen)
@@ -258,10 +239,10 @@ class Learner:
         if self._algorithm.kl_in_loss:
             self.coefficients.follow_kl(kl / tokens, update.rollouts)
 
-    def _updates(self, groups: Sequence[Group]) -> list[_Update]:
+    def _updates(self, groups: Sequence[Group]) -> list[OneUpdate]:
         """The groups divided into updates. Tokens are numbered through the whole batch."""
         skip_silent = self._skips_silent
-        updates: list[_Update] = []
+        updates: list[OneUpdate] = []
         place = 0
         count = min(self._section.updates_per_batch, self._world.largest(len(groups)))
         parts = divide(groups, count)
@@ -274,7 +255,7 @@ class Learner:
     def _skips_silent(self) -> bool:
         return not (self._algorithm.kl_in_loss or self._algorithm.needs_silent)
 
-    def _pack(self, groups: Sequence[Group], *, skip_silent: bool, first_place: int = 0) -> _Update:
+    def _pack(self, groups: Sequence[Group], *, skip_silent: bool, first_place: int = 0) -> OneUpdate:
         micro_batches = pack(
             groups,
             weighing(self._world, self._algorithm.weights),
@@ -286,9 +267,9 @@ class Learner:
         )
         graded = sum(reward is not None for group in groups for reward in group.rewards_G)
         tokens, rollouts = self._world.total(trained_tokens(groups), graded)
-        return _Update(groups, first_place, micro_batches, int(tokens), int(rollouts))
+        return OneUpdate(groups, first_place, micro_batches, int(tokens), int(rollouts))
 
-    def _anchors(self, groups: Sequence[Group], updates: Sequence[_Update], sampler_is_exact: bool) -> _Anchors:
+    def _anchors(self, groups: Sequence[Group], updates: Sequence[OneUpdate], sampler_is_exact: bool) -> Anchors:
         """Asked before the first update: old logprobs, reference logprobs, random numbers, where they are needed."""
         batches = [batch for update in updates for batch in update.micro_batches]
         only_one = len(updates) * self._section.passes <= 1
@@ -302,9 +283,9 @@ class Learner:
             reference_T = self._scorer.gather(batches, self.reference.active())
         if self._algorithm.looks_ahead:
             draws_T = draws_of(groups, self._steps).to(device=self.policy.device, dtype=self._dtype)
-        return _Anchors(old_T, reference_T, draws_T, sampler_is_exact)
+        return Anchors(old_T, reference_T, draws_T, sampler_is_exact)
 
-    def _look_ahead(self, update: _Update, anchors: _Anchors) -> Sequence[Whole | None]:
+    def _look_ahead(self, update: OneUpdate, anchors: Anchors) -> Sequence[Whole | None]:
         """For each micro-batch all tokens of the update, if anything looks at them."""
         if anchors.draws_T is None:
             return [None] * len(update.micro_batches)
