@@ -1,7 +1,8 @@
 """What the promises about reliability are worth: kills, failing disks, changed bytes, what saving and resuming cost.
 
-    python bench/reliability.py                        # all of it, about half an hour: writes docs/reliability.md
-    python bench/reliability.py --kills 20 --every 40  # a smaller one, printed and not written
+    python bench/reliability.py                              # all of it, half an hour: writes docs/reliability.md
+    python bench/reliability.py --only moments               # one part; the others stay as they are on the page
+    python bench/reliability.py --kills 20 --every 40 --dry  # a smaller one, printed and not written
 
 The same harness runs, smaller, in the test suite: tests/crash.py, tests/soak.py.
 """
@@ -92,29 +93,29 @@ def changed_bytes(folder: Path, findings: Findings) -> None:
     findings.note("... detected, named, and the checkpoint before taken", f"{found}")
 
 
-def kills(folder: Path, findings: Findings, count: int, every: int) -> None:
-    soak = Soak(folder)
-    at, died = 1, 0
-    while killed(lambda: soak.train("operations", background=False), at):
-        died += 1
-        at = at + every if at < 160 else 1 + died % every
-        if died >= 400:
-            break
-    while killed(lambda: soak.train("operations", background=False), 10**9):
-        pass
-    findings.note("kills before an operation on the disk, all over a run", f"{died}")
-    findings.note("... what differs from the undisturbed run in the end", soak.difference("operations") or "nothing")
-    start, died, runs, wrong = time.perf_counter(), 0, 0, ""
+def kills_at_operations(folder: Path, findings: Findings, every: int) -> None:
+    """Each in a run of its own, so that the kill is in its first attempt; the second attempt goes to the end."""
+    soak, wrong, died, at = Soak(folder), "", 0, 1
+    while killed(lambda: soak.train(f"at-{at}", background=False), at):  # noqa: B023 (called at once)
+        assert not killed(lambda: soak.train(f"at-{at}", background=False), 10**9)  # noqa: B023
+        wrong += soak.difference(f"at-{at}")
+        died, at = died + 1, at + every
+    findings.note(f"runs killed before an operation on the disk (every {every}. of {at})", f"{died}")
+    findings.note("... what differs from the undisturbed run in the end", wrong or "nothing")
+
+
+def kills_at_moments(folder: Path, findings: Findings, count: int) -> None:
+    """Each run is killed again and again until it has come to its end."""
+    soak, start, died, runs, wrong = Soak(folder), time.perf_counter(), 0, 0, ""
     while died < count:
         runs += 1
-        died += soak.kill_at_random(f"moments-{runs}", kills=count - died, seed=runs)
-        wrong += soak.difference(f"moments-{runs}")
+        died += soak.kill_at_random(f"run-{runs}", kills=count - died, seed=runs)
+        wrong += soak.difference(f"run-{runs}")
     findings.note("kills of a training process at random moments", f"{died}, of {runs} runs")
-    findings.note("... attempts that needed more than the same command", "0")
     findings.note("... what differs from the undisturbed run in the end", wrong or "nothing")
     seconds = (time.perf_counter() - start) / died
-    findings.note("... seconds from a kill to the next one, loading and going on included", f"{seconds:.1f}")
-    findings.note("what is left of the processes (open files, working folders)", f"{soak.leftovers() or 'nothing'}")
+    findings.note("... seconds from one kill to the next, loading and going on included", f"{seconds:.1f}")
+    findings.note("... what is left of the processes after 5 s (open files)", f"{soak.leftovers() or 'nothing'}")
 
 
 def costs(folder: Path, findings: Findings) -> None:
@@ -168,27 +169,42 @@ when they differ), and rewards that keep a state without `state()` and `restore(
 """
 
 
-def main() -> int:
-    reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    reader.add_argument("--kills", type=int, default=200)
-    reader.add_argument("--every", type=int, default=1)
-    reader.add_argument("--no-demo", action="store_true")
-    given = reader.parse_args()
+PARTS = ("disks", "bytes", "operations", "moments", "costs")
+SAVED = ROOT / "docs" / "reliability.json"
+
+
+def measured(part: str, given: argparse.Namespace) -> Findings:
+    """One part, in a folder of its own."""
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        failing_disks(folder / "disks", findings)
-        changed_bytes(folder / "bytes", findings)
-        if not given.no_demo:
-            (folder / "demo").mkdir()
-            costs(folder / "demo", findings)
-        (folder / "kills").mkdir()
-        kills(folder / "kills", findings, given.kills, given.every)
-    if given.kills == 200 and not given.no_demo:
-        rows = "\n".join(f"| {what} | {came} |" for what, came in findings.rows)
-        machine = f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, torch {torch.__version__}"
+        work = {
+            "disks": lambda: failing_disks(folder, findings),
+            "bytes": lambda: changed_bytes(folder, findings),
+            "operations": lambda: kills_at_operations(folder, findings, given.every),
+            "moments": lambda: kills_at_moments(folder, findings, given.kills),
+            "costs": lambda: costs(folder, findings),
+        }
+        work[part]()
+    return findings
+
+
+def main() -> int:
+    reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    reader.add_argument("--kills", type=int, default=200, help="at random moments")
+    reader.add_argument("--every", type=int, default=5, help="kill before every so many operations on the disk")
+    reader.add_argument("--only", choices=PARTS)
+    reader.add_argument("--dry", action="store_true", help="write nothing")
+    given = reader.parse_args()
+    known = json.loads(SAVED.read_text()) if SAVED.exists() else {}
+    for part in PARTS if given.only is None else (given.only,):
+        known[part] = measured(part, given).rows
+        if not given.dry:
+            SAVED.write_text(json.dumps(known, indent=1) + "\n")
+    rows = "\n".join(f"| {what} | {came} |" for part in PARTS for what, came in known.get(part, []))
+    machine = f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, torch {torch.__version__}"
+    if not given.dry:
         (ROOT / "docs" / "reliability.md").write_text(PAGE.format(machine=machine, rows=rows))
-    print(json.dumps(dict(findings.rows), indent=1))
     return 0
 
 

@@ -117,9 +117,16 @@ class Soak:
         assert other.status == "finished"
         return "; ".join(differences(one, other))
 
-    def leftovers(self) -> list[str]:
-        """What processes of this machine still have to do with the folder: open files, a working folder."""
-        found = []
+    def leftovers(self, seconds: float = 5.0) -> list[str]:
+        """What processes of this machine still have to do with the folder after so long: open files, a working
+        folder."""
+        until = time.monotonic() + seconds
+        while (found := self._users()) and time.monotonic() < until:
+            time.sleep(0.1)
+        return found
+
+    def _users(self) -> list[str]:
+        found: list[str] = []
         for process in Path("/proc").glob("[0-9]*"):
             if process.name == str(os.getpid()):
                 continue

@@ -31,14 +31,17 @@ def test_every_setting_stands_there_and_every_commented_line_is_one(tmp_path, gr
     written = load_recipe(path)
     text = path.read_text()
     whole = SETTING.sub(r"\1", text).replace("#[lora]", "[lora]")
-    # The one that no recipe can have beside the others: a reference that moves needs a KL term.
-    path.write_text(re.sub(r"^every = 64.*$", "", whole, flags=re.MULTILINE))
+    # Those that no recipe can have beside the others: a reference that moves needs a KL term, a passing grade problems
+    # that are drawn by difficulty.
+    path.write_text(re.sub(r"^(every = 64|passing =).*$", "", whole, flags=re.MULTILINE))
     uncommented = load_recipe(path)
-    unset_no_more = {"model.revision", "reference.every", "sft.path", "algorithm.correction"} | {
-        row.name for row in schema_rows(kind) if row.name.startswith(("task.", "lora."))
+    left_out = {"reference.every", "problems.passing"}
+    # What has no default has an example in its place.
+    unset_no_more = {
+        row.name for row in schema_rows(kind) if row.name.startswith(("task.", "lora.")) or row.default == "unset"
     }
     for name in (name for name in uncommented.origins if not name.startswith("rewards.1")):
-        assert uncommented.origins[name] != "default" or name == "reference.every", f"{name} is not in the recipe"
+        assert uncommented.origins[name] != "default" or name in left_out, f"{name} is not in the recipe"
         if name not in unset_no_more and name in written.origins:
             assert value(uncommented, name) == value(written, name), f"{name} is not left at its default"
 

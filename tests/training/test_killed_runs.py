@@ -4,7 +4,6 @@ version of `python bench/reliability.py`, which does it hundreds of times."""
 import pytest
 
 from crash import child, killed
-from groupwise.runs.checkpoints.store import Checkpoints
 from groupwise.runs.folder import RunFolder
 from soak import Soak
 
@@ -15,21 +14,18 @@ def soak(tmp_path_factory):
 
 
 def test_killed_at_operations_all_over_a_run_it_ends_as_if_it_had_not_been(soak):
-    """Every 17th operation on the disk, another one in each attempt."""
-    at, kills = 5, 0
-    while killed(lambda: soak.train("ops", background=False), at):
-        kills += 1
-        at += 17 if kills % 3 else -20
-        found = Checkpoints(soak.runs / "ops" / "checkpoints", "?").folder
-        assert not found.exists() or RunFolder.open(soak.runs / "ops").checkpoints.newest().faults == ()
-        assert kills < 60
-    assert kills > 5
+    """Another operation on the disk in each attempt: while it begins, between two files of a checkpoint, and so on."""
+    for at in (2, 6, 45, 71, 90):
+        assert killed(lambda: soak.train("ops", background=False), at), f"it has no operation {at}"
+        run = soak.runs / "ops"
+        assert not (run / "run.json").exists() or RunFolder.open(run).checkpoints.newest().faults == ()
+    assert child(lambda: soak.train("ops")) == 0
     assert soak.difference("ops") == ""
 
 
 def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(soak):
-    kills = soak.kill_at_random("moments", kills=6, seed=1)
-    assert kills >= 3
+    kills = soak.kill_at_random("moments", kills=3, seed=1)
+    assert kills >= 2
     assert soak.difference("moments") == ""
 
 

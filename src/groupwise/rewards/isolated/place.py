@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
 import signal
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +50,8 @@ async def in_its_process(reward: RewardFunction, answers: Answers, state: Traine
             _told.add(reward.name)
             LOG.warning("reward function %r runs in this process and not in one of its own: %s", reward.name, error)
         return await in_a_thread(reward, answers, state, log)
-    future, _ = in_background(lambda: _asked(reward, place, answers, rows, state))
+    seed = random.getrandbits(64)  # drawn here: so a run that is repeated, or goes on after a kill, repeats these too
+    future, _ = in_background(lambda: _asked(reward, place, answers, {**rows, "seed": seed}, state))
     reply = await asyncio.wrap_future(future)
     if "mistake" in reply:
         raise RewardError(reply["mistake"])
@@ -89,7 +91,8 @@ def _asked(
         "name": reward.name,
         "settings": dict(reward.settings),
         "deadline": reward.deadline,
-        "answers": rows,
+        "seed": rows["seed"],
+        "answers": {name: value for name, value in rows.items() if name != "seed"},
         "state": _news(state, key),
     }
     loading = dataclasses.replace(reward, deadline=max(_LOADING, reward.deadline))

@@ -6,6 +6,7 @@ Imports no torch by itself, so that it is there in a tenth of a second; a reward
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
 import socket
 import sys
@@ -84,6 +85,7 @@ class Functions:
         reward = RewardFunction(request["name"], function, settings=request["settings"])
         answers = Answers(**request["answers"])
         limits.cap_cpu(request["deadline"] * max(len(answers), 1) + _OVER)
+        _seed_all(request["seed"])
         given = keywords(reward, answers, self._state(request["state"]), log, self._touched)
         if is_async(function):
             return self._loop.run_until_complete(run_async(reward, given, answers))
@@ -104,6 +106,16 @@ class Functions:
 
     def _touched(self, row: int) -> None:
         send(self._connection, {"row": row})
+
+
+def _seed_all(seed: int) -> None:
+    """Every generator of random numbers that a function may draw from, as far as it has been imported."""
+    random.seed(seed)
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
+    if torch is not None:
+        torch.manual_seed(seed % 2**63)
 
 
 def plain(mark: Mark) -> Any:
