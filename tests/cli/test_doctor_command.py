@@ -19,7 +19,8 @@ def test_a_line_for_each_fact_and_no_secret(groupwise, monkeypatch):
     ended = groupwise("doctor")
     assert ended.code == 0, ended.err
     about = [line.split()[1] for line in ended.out.splitlines() if line[:1].strip()]
-    assert list(dict.fromkeys(about)) == ["python", "packages", "device", "memory", "disk", "hub", "extra", "engine"]
+    lines = ["python", "packages", "device", "memory", "disk", "hub", "extra", "engine", "sandbox"]
+    assert list(dict.fromkeys(about)) == lines
     assert "canary" not in ended.out + groupwise("doctor", "--json").out
 
 

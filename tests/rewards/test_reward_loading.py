@@ -49,12 +49,14 @@ def test_every_reward_of_the_tutorials_is_built_in():
         "tags_present",
         "length",
         "reached_end",
+        "code_stdio",
+        "code_tests",
     }
 
 
 def test_data_of_a_built_in_are_positional_and_settings_are_keyword_only():
     # `as_reward` relies on it: it fills in all settings, so that no column can take the place of one.
-    data = {"prompts", "completions", "completion_ids", "finish_reasons", "answer"}
+    data = {"prompts", "completions", "completion_ids", "finish_reasons", "answer", "tests", "log_metric", "columns"}
     for function in BUILT_IN.values():
         for parameter in inspect.signature(function).parameters.values():
             assert (parameter.kind is parameter.KEYWORD_ONLY) == (parameter.name not in data)

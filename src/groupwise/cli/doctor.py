@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groupwise.cli import invariance_proof, machine_checks, package_checks, resume_proof
+from groupwise.cli import invariance_proof, machine_checks, package_checks, resume_proof, sandbox_check
 from groupwise.cli.findings import Finding, tell
 
 CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
@@ -28,6 +28,7 @@ CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
     machine_checks.disk,
     machine_checks.hub,
     package_checks.extras,
+    sandbox_check.sandbox,
 )
 """In the order in which they are told. None of them may take long, or need the network."""
 

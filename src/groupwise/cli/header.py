@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from rich.text import Text
 
+from groupwise.rewards.code import boundary_of
 from groupwise.runs.text import safe_text
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def header(parts: Parts, verb: Verb) -> Text:
     lines = {"model": _model(parts, verb), "device": _device(parts), "task": _task(parts)}
     if verb != "sft":
         lines["rewards"] = " + ".join(_weighted(reward.name, reward.weight) for reward in parts.rewards) or "none"
+        if (boundary := boundary_of(parts.rewards)) is not None:
+            lines["sandbox"] = str(boundary)
     if verb == "train":
         lines["algorithm"] = _algorithm(parts)
         steps = f"{recipe.train.steps:,} steps of {recipe.train.prompts_per_step} problems x {recipe.train.group_size}"

@@ -8,6 +8,7 @@ from groupwise.config.alarms import AlarmsSection
 from groupwise.config.budgets import BudgetsSection
 from groupwise.config.guards import DeadlinesSection, GuardsSection
 from groupwise.config.problems import ProblemsSection
+from groupwise.config.sandbox import SandboxSection
 from groupwise.config.sections import (
     AlgorithmSection,
     AnyTask,
@@ -52,6 +53,7 @@ class Recipe(Section):
     rewards: list[RewardSection] = Field(default_factory=list[RewardSection])
     """Empty: the task's own rewards, where it has some."""
     problems: ProblemsSection = ProblemsSection()
+    sandbox: SandboxSection = SandboxSection()
     sampling: SamplingSection = SamplingSection()
     turns: TurnsSection = TurnsSection()
     engine: EngineSection = EngineSection()

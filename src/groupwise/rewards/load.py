@@ -22,6 +22,7 @@ from typing import Any
 
 from groupwise.errors import RewardError
 from groupwise.rewards.answers import correctness, integer
+from groupwise.rewards.code import code_stdio, code_tests
 from groupwise.rewards.contract import NOT_COLUMNS, RESERVED, Place, RewardFunction, name_of, unwrapped
 from groupwise.rewards.failure import shown, where_raised
 from groupwise.rewards.format import soft_format, strict_format, tag_count, tags_present
@@ -37,6 +38,8 @@ BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "tags_present": tags_present,
     "length": length,
     "reached_end": reached_end,
+    "code_stdio": code_stdio,
+    "code_tests": code_tests,
 }
 
 

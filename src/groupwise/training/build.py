@@ -19,6 +19,7 @@ from groupwise.models.load import load_policy
 from groupwise.models.pinned import check_pin
 from groupwise.models.policy import Policy
 from groupwise.rewards import RewardFunction, with_unique_names
+from groupwise.rewards.code import SandboxSettings, in_sandbox
 from groupwise.rollouts.prompts import Fitted, fit, merged
 from groupwise.tasks import Task, World
 from groupwise.tasks.environments.reward import earned_rewards
@@ -68,7 +69,8 @@ def build(loaded: LoadedRecipe, given: Given) -> Parts:
     held_out = task.held_out[: recipe.evaluation.problems]
     # Those of a recipe grade all parts of a mixture, beside what grades each of them.
     own = task.rewards if task.parts or not rewards else ()
-    rewards = with_unique_names([*rewards, *own, *earned_rewards(task)])
+    named = with_unique_names([*rewards, *own, *earned_rewards(task)])
+    rewards = in_sandbox(named, sandbox_of(recipe))
     return Parts(
         loaded=complete(loaded, algorithm),
         policy=policy,
@@ -160,3 +162,10 @@ def sampling_of(recipe: Recipe) -> Sampling:
     values: dict[str, Any] = recipe.sampling.model_dump()
     values |= {name: tuple(values[name]) for name in ("stop", "stop_token_ids")}
     return Sampling(**values)
+
+
+def sandbox_of(recipe: Recipe) -> SandboxSettings:
+    """The recipe's section as the settings that code rewards take."""
+    values: dict[str, Any] = recipe.sandbox.model_dump()
+    values["packages"] = tuple(recipe.sandbox.packages)
+    return SandboxSettings(**values)

@@ -32,6 +32,7 @@ from groupwise.learner.optimizer import check_available
 from groupwise.models.policy import Policy
 from groupwise.models.save import save_policy
 from groupwise.rewards import TrainerState
+from groupwise.rewards.code import boundary_of
 from groupwise.rollouts.prompts import FitReport
 from groupwise.runs.entrance import Verb, enter, look
 from groupwise.runs.folder import RunFolder
@@ -43,6 +44,7 @@ from groupwise.training.examination import examiner_of
 from groupwise.training.given import Reward, recipe_of
 from groupwise.training.loop import train
 from groupwise.training.reporter import QuietReporter, RecordingReporter, Reporter
+from groupwise.training.safety import check_no_weaker
 from groupwise.training.sft import demonstrated, sft
 from groupwise.training.stop import Stop
 from groupwise.training.talk import given_world, with_world
@@ -114,7 +116,7 @@ class Trainer:
     def prepare(self, *, by_rewards: bool = True) -> Parts:
         """Load all that a run needs and return it. That a run folder is taken is said before a model is loaded."""
         section = self._loaded.recipe.run
-        look(Path(section.folder), section.name, self._loaded, "train" if by_rewards else "sft")
+        entrance = look(Path(section.folder), section.name, self._loaded, "train" if by_rewards else "sft")
         check_installed(section.trackers)
         check_available(self._loaded.recipe.optimizer, self.parts.policy.device)
         if by_rewards and not self.parts.rewards:
@@ -122,6 +124,10 @@ class Trainer:
                 f"rewards: none is named, and the task {self.parts.task.name!r} brings none of its own. Name at least "
                 'one: [[rewards]] with function = "correctness" or "reward.py:judge"'
             )
+        if by_rewards:
+            boundary = boundary_of(self.parts.rewards, opening=True)
+            if not entrance.begins:
+                check_no_weaker(boundary, RunFolder.open(entrance.path).identity, str(entrance.path))
         return self.parts
 
     def train(self, stop: Stop | None = None) -> RunFolder:
@@ -217,6 +223,7 @@ def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
 def _identity(parts: Parts) -> dict[str, Any]:
     policy = parts.policy
     trained = sum(parameter.numel() for parameter in policy.trainable().values())
+    sandbox = boundary_of(parts.rewards)
     return {
         "device": str(policy.device),
         "dtype": str(policy.dtype).removeprefix("torch."),
@@ -225,6 +232,7 @@ def _identity(parts: Parts) -> dict[str, Any]:
         "why_plain": policy.why_plain or None,
         "parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
         "trained_parameters": trained,
+        "sandbox": None if sandbox is None else {"level": sandbox.level, "boundary": str(sandbox)},
         "problems": len(parts.train.problems),
         "held_out": 0 if parts.held_out is None else len(parts.held_out.problems),
         "prompts": {
