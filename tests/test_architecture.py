@@ -27,7 +27,8 @@ ARROWS = {
     "runs": {"config", "types"},
     "training": {"rollouts", "learner", "runs"},
     "explain": {"training"},
-    "cli": {"training", "explain"},
+    "compat": {"training"},
+    "cli": {"training", "explain", "compat"},
 }
 """Room -> the rooms right below it. A room may import all it reaches this way, and `types` and `errors` in any case."""
 

@@ -26,6 +26,7 @@ from groupwise.cli.endings import DONE, INTERRUPTED, MISTAKE, ended
 from groupwise.cli.evaluate import evaluate
 from groupwise.cli.explain import explain
 from groupwise.cli.export import export
+from groupwise.cli.import_ import import_
 from groupwise.cli.init import init
 from groupwise.cli.quiet import quiet_libraries
 from groupwise.cli.replay import replay
@@ -46,6 +47,7 @@ VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "replay": (replay, "Compute a recorded step again, and compare."),
     "export": (export, "Write a model for other programs."),
     "explain": (explain, "One GRPO step, with all its numbers."),
+    "import": (import_, "Make a recipe of another trainer's settings."),
     "algorithms": (algorithms, "List the algorithms and what they are made of."),
     "version": (version, "Say what is installed."),
 }

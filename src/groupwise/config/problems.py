@@ -12,9 +12,10 @@ from groupwise.config.section import Section
 class ProblemsSection(Section):
     """Which problems a step draws."""
 
-    order: Literal["epochs", "difficulty"] = "epochs"
-    """`epochs`: every problem once, then all again in another order. `difficulty`: of the next few in that order those
-    that the policy is expected to solve about as often as `target`, by the pass rates that this run has seen."""
+    order: Literal["epochs", "data", "difficulty"] = "epochs"
+    """`epochs`: every problem once, then all again in another order. `data`: in the order of the data. `difficulty`: of
+    the next few of an epoch those that the policy is expected to solve about as often as `target`, by the pass rates
+    that this run has seen."""
     candidates: float = Field(default=2.0, ge=1)
     """With `difficulty`: so many problems are looked at for each one that is drawn."""
     target: float = Field(default=0.5, ge=0, le=1)

@@ -11,10 +11,12 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from groupwise.config.sections import OptimizerSection
 from groupwise.errors import LearnerError, RecipeError
@@ -23,6 +25,14 @@ from groupwise.learner.world import ALONE, World
 
 _LOWEST_SCALE = 1.0
 _SCALE_GROWS_AFTER = 200
+
+
+@dataclass(frozen=True, slots=True)
+class OwnOptimizer:
+    """What a program brings in place of the recipe's optimizer; without a scheduler the recipe's schedule holds."""
+
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None = None
 
 
 class PolicyOptimizer:
@@ -54,16 +64,25 @@ class PolicyOptimizer:
         self._parameters = list(parameters.values())
         self._masters = [_master(parameter) for parameter in self._parameters]
         self._optimizer = _adamw(parameters, self._masters, section)
+        self._scheduler: LRScheduler | None = None
+        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._scale = 2.0**14 if loss_scaling else 1.0
         self._scaled = loss_scaling
         self._clean_steps = 0
         self.updates = 0
         """Updates made so far, skipped ones included: the schedule counts them."""
 
+    def use(self, own: OwnOptimizer) -> None:
+        """Step by what a program brought, from the first update on."""
+        self._optimizer, self._scheduler = _checked(own.optimizer, self._masters), own.scheduler
+        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+
     @property
     def learning_rate(self) -> float:
         """Of the next update."""
-        return self._section.lr * schedule(self._section, self.updates, self._total)
+        if self._scheduler is not None:
+            return float(self._optimizer.param_groups[0]["lr"])
+        return self._rates[0] * schedule(self._section, self.updates, self._total)
 
     def backward(self, loss: Tensor) -> None:
         """Add this micro-batch's gradient."""
@@ -81,8 +100,10 @@ class PolicyOptimizer:
         An update whose gradient is not finite is never made. Under fp16's loss scaling an overflow is expected now
         and then: the update is skipped, the scale halved, and the norm returned is infinite.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate
+        if self._scheduler is None:
+            factor = schedule(self._section, self.updates, self._total)
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
         self.updates += 1
         self.sum_over_ranks()
         gradients = [master.grad for master in self._masters if master.grad is not None]
@@ -96,6 +117,8 @@ class PolicyOptimizer:
             return math.inf
         torch.nn.utils.clip_grads_with_norm_(self._masters, self._section.max_grad_norm, total)
         self._optimizer.step()
+        if self._scheduler is not None:
+            self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
         for parameter, master in zip(self._parameters, self._masters, strict=True):
             if parameter is not master:
@@ -197,6 +220,19 @@ def check_available(section: OptimizerSection, device: torch.device) -> None:
         raise RecipeError(
             f'optimizer.kind = "adamw_8bit": bitsandbytes has no 8-bit optimizer for {device.type}. Use "adamw".'
         )
+
+
+def _checked(optimizer: torch.optim.Optimizer, masters: list[Tensor]) -> torch.optim.Optimizer:
+    """An optimizer of the program's own, if it steps what is trained."""
+    stepped = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+    left_out = sum(id(master) not in stepped for master in masters)
+    if left_out:
+        raise LearnerError(
+            f"the optimizer that was given does not step {left_out} of the {len(masters)} tensors that are trained: "
+            "make it of the parameters of the very model that is trained, adapters included, and in fp32. Weights of "
+            "16 bits are trained through fp32 copies, which only an optimizer of our own knows"
+        )
+    return optimizer
 
 
 def _master(parameter: nn.Parameter) -> Tensor:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -73,11 +76,35 @@ def prepare_policy(
     if model.get_output_embeddings() is None:
         raise ModelError(f"{type(model).__name__} has no language-model head: a causal language model is needed")
     _silence_dropout(model)
+    adapted = None if lora is None else add_lora(model, lora)
+    return _checked(Policy(model, tokenizer, adapted), section)
+
+
+def prepare_adapted(adapted: PeftModel, tokenizer: PreTrainedTokenizerBase, section: ModelSection) -> Policy:
+    """Make a policy of a model that carries adapters already. It is changed in place; the adapters keep their own
+    dropout, which was a choice of whoever made them."""
+    if adapted.active_peft_config.is_prompt_learning:
+        raise ModelError(
+            f"{type(adapted.active_peft_config).__name__} puts tokens of its own in front of every prompt, which trunk "
+            "and branches have no place for: use LoRA or one of its kind"
+        )
+    model = cast(PreTrainedModel, adapted.get_base_model())
+    own = {id(module) for layer in model.modules() if isinstance(layer, BaseTunerLayer) for module in _dropouts(layer)}
+    _silence_dropout(model, own)
+    return _checked(Policy(model, tokenizer, adapted), section)
+
+
+def _dropouts(layer: nn.Module) -> list[nn.Module]:
+    """The dropouts that belong to the adapters of a layer, and not to the layer that they adapt."""
+    kept = {name: child for name, child in layer.named_children() if name != "base_layer"}
+    return [module for child in kept.values() for module in child.modules() if isinstance(module, nn.Dropout)]
+
+
+def _checked(policy: Policy, section: ModelSection) -> Policy:
+    model = policy.model
     if section.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    adapted = None if lora is None else add_lora(model, lora)
     model.eval()
-    policy = Policy(model, tokenizer, adapted)
     choose_attention(policy, section.attention)
     if policy.attention == "plain" and section.attention == "auto":
         log.warning("%s runs as plain padded batches: %s", type(model).__name__, policy.why_plain)
@@ -160,8 +187,10 @@ def _explain(section: ModelSection, error: Exception, part: str = "model") -> st
     )
 
 
-def _silence_dropout(model: PreTrainedModel) -> None:
+def _silence_dropout(model: PreTrainedModel, kept: Container[int] = ()) -> None:
     for module in model.modules():
+        if id(module) in kept:
+            continue
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         # Some architectures keep the probability on the layer and call the functional form.

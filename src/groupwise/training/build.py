@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from groupwise.config import LoadedRecipe, Recipe
 from groupwise.config.sections import ModelSection
 from groupwise.errors import ModelError, TaskError
 from groupwise.learner.algorithm import Algorithm
+from groupwise.learner.optimizer import OwnOptimizer
 from groupwise.models.load import load_policy
 from groupwise.models.pinned import check_pin
 from groupwise.models.policy import Policy
@@ -23,6 +24,7 @@ from groupwise.rewards.code import SandboxSettings, in_sandbox
 from groupwise.rollouts.prompts import Fitted, fit, merged
 from groupwise.tasks import Task, World
 from groupwise.tasks.environments.reward import earned_rewards
+from groupwise.training.companion import Companion, Nobody
 from groupwise.training.mixture import load_rewards, made_task
 from groupwise.types import Problem, Sampling
 
@@ -39,6 +41,10 @@ class Parts:
     train: Fitted
     held_out: Fitted | None
     """Problems for evaluation, at most `evaluation.problems`; `None` if the task holds none out."""
+    companion: Companion = field(default_factory=Nobody)
+    """Who goes along with the run."""
+    optimizer: OwnOptimizer | None = None
+    """An optimizer that a program brought, in place of the recipe's."""
 
     @property
     def recipe(self) -> Recipe:
@@ -54,6 +60,8 @@ class Given:
     task: Task | None = None
     world: World | None = None
     rewards: Sequence[RewardFunction] | None = None
+    companion: Companion = field(default_factory=Nobody)
+    optimizer: OwnOptimizer | None = None
 
 
 def build(loaded: LoadedRecipe, given: Given) -> Parts:
@@ -79,6 +87,8 @@ def build(loaded: LoadedRecipe, given: Given) -> Parts:
         algorithm=replace(algorithm, reward_weights={reward.name: reward.weight for reward in rewards}),
         train=fitted(task.train, task, policy, recipe),
         held_out=fitted(held_out, task, policy, recipe) if held_out else None,
+        companion=given.companion,
+        optimizer=given.optimizer,
     )
 
 

@@ -102,9 +102,12 @@ class Course:
             if self.stop.asked is not None:
                 return
             state = self._trainer_state(step)
-            self._note(state, await one_step(state))
+            await self.parts.companion.begins(state)
+            metrics = await one_step(state)
+            self._note(state, metrics)
+            goes_on = await self.parts.companion.goes_on(state, metrics)
             improved = self._is_evaluated(step) and await self._evaluate(f"step {step}")
-            self.state.ended = self.oversight.ends(self.state.history)
+            self.state.ended = self.oversight.ends(self.state.history) or not goes_on
             if improved or self.state.ended or step == self._total or self._keeper.is_due(step):
                 self._remember()
                 self._keeper.save(best=improved)

@@ -67,6 +67,7 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop) ->
             await engine.load_weights(learner.weights())  # earlier updates of the step may have been made
         run.save_rollouts(step, groups, None if skipped else report.graded.columns)
         unknowns.observe(f"step {step}", groups)
+        await parts.companion.saw(groups)
         if words := about_ungraded(groups):
             course.tell_once("ungraded", f"step {step}: {words}")
         return {**report.metrics(), **course.oversight.seen(groups), **skipped}
@@ -93,7 +94,7 @@ def supply_of(parts: Parts) -> Problems:
 def learner_of(parts: Parts) -> Learner:
     """Who moves the policy."""
     recipe = parts.recipe
-    return Learner(
+    learner = Learner(
         parts.policy,
         parts.algorithm,
         recipe.learner,
@@ -102,6 +103,9 @@ def learner_of(parts: Parts) -> Learner:
         temperature=recipe.sampling.temperature,
         total_steps=recipe.train.steps,
     )
+    if parts.optimizer is not None:
+        learner.optimizer.use(parts.optimizer)
+    return learner
 
 
 def rollouts_of(parts: Parts, engine: Engine) -> Rollouts:

@@ -52,7 +52,9 @@ class Problems(Supply, Protocol):
 
 def problems_of(section: ProblemsSection, problems: Sequence[Problem], seed: int) -> Problems:
     """The supply that the recipe asks for."""
-    return InOrder(problems, seed) if section.order == "epochs" else ByDifficulty(problems, seed, section)
+    if section.order == "difficulty":
+        return ByDifficulty(problems, seed, section)
+    return InOrder(problems, seed, shuffle=section.order == "epochs")
 
 
 class Epochs(Generic[Item]):
@@ -62,10 +64,11 @@ class Epochs(Generic[Item]):
     Example: `Epochs(problems, seed=0).batch(start=16, size=8)` are the problems of the third step of eight.
     """
 
-    def __init__(self, items: Sequence[Item], seed: int) -> None:
+    def __init__(self, items: Sequence[Item], seed: int, *, shuffle: bool = True) -> None:
         assert items, "nothing to draw from"
         self._items = items
         self._seed = seed
+        self._shuffle = shuffle
         self._orders: dict[int, list[int]] = {}
 
     def batch(self, start: int, size: int) -> list[Item]:
@@ -78,6 +81,8 @@ class Epochs(Generic[Item]):
 
     def _index(self, place: int) -> int:
         epoch, within = divmod(place, len(self._items))
+        if not self._shuffle:
+            return within
         if epoch not in self._orders:
             generator = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
@@ -91,8 +96,8 @@ class InOrder(Generic[Item]):
     Example: after `InOrder(problems, seed=0).next(8)` its state is `{"place": 8}`.
     """
 
-    def __init__(self, items: Sequence[Item], seed: int) -> None:
-        self._epochs = Epochs(items, seed)
+    def __init__(self, items: Sequence[Item], seed: int, *, shuffle: bool = True) -> None:
+        self._epochs = Epochs(items, seed, shuffle=shuffle)
         self._place = 0
 
     @property

@@ -83,13 +83,13 @@ class Trainer:
         self._become(loaded, given, reporter or QuietReporter())
 
     @classmethod
-    def from_recipe(cls, loaded: LoadedRecipe, reporter: Reporter | None = None) -> Trainer:
-        """The trainer of a recipe.
+    def from_recipe(cls, loaded: LoadedRecipe, reporter: Reporter | None = None, given: Given | None = None) -> Trainer:
+        """The trainer of a recipe, and of objects that no recipe can hold.
 
         Example: `Trainer.from_recipe(load_recipe("recipe.toml", ["optimizer.lr=2e-5"])).train()`
         """
         trainer = cls.__new__(cls)
-        trainer._become(loaded, Given(), reporter or QuietReporter())
+        trainer._become(loaded, given or Given(), reporter or QuietReporter())
         return trainer
 
     def _become(self, loaded: LoadedRecipe, given: Given, reporter: Reporter) -> None:

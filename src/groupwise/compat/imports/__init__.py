@@ -1,0 +1,1 @@
+"""Settings of other trainers, read from their files, written as a recipe with a report of what became of each."""
