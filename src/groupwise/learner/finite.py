@@ -38,6 +38,10 @@ class Blame:
     token: int | None = None
 
 
+OLD = "the old logprob"
+"""The name of the one term that may be -inf."""
+
+
 class NonFiniteError(LearnerError):
     """A number of an update is not finite. The update was not made; `groups` are those that it would have learnt from.
 
@@ -55,14 +59,15 @@ class NonFiniteError(LearnerError):
 
 
 def check_groups(groups: Sequence[Group]) -> None:
-    """Raise if a reward, a sampler's logprob or an advantage is not finite."""
+    """Raise if a reward or an advantage is not finite, or a sampler's logprob nan or +inf: -inf is what an engine may
+    report of a token that its top-k cut, and the ratios know what to do with it."""
     for index, group in enumerate(groups):
         for branch, rollout in enumerate(group.rollouts):
             numbers = {"the reward": rollout.reward, "the advantage": rollout.advantage}
             wrong = [(name, x) for name, x in numbers.items() if x is not None and not math.isfinite(x)]
             for name, value in wrong:
                 raise NonFiniteError(Blame(name, value, index, branch), groups=groups)
-            token = next((t for t, x in enumerate(rollout.completion.logprobs) if not math.isfinite(x)), None)
+            token = next((t for t, x in enumerate(rollout.completion.logprobs) if not x < math.inf), None)
             if token is not None:
                 value = rollout.completion.logprobs[token]
                 raise NonFiniteError(Blame("the sampler's logprob", value, index, branch, token), groups=groups)
@@ -70,8 +75,10 @@ def check_groups(groups: Sequence[Group]) -> None:
 
 @torch.no_grad()
 def check_terms(terms: Mapping[str, Tensor | None], places_T: Tensor) -> None:
-    """Raise if a number is not finite: a tensor [T] by token, or one for the whole micro-batch. In the order given."""
+    """Raise if a number is not finite: a tensor [T] by token, or one for the whole micro-batch. In the order given. Old
+    logprobs can be the sampler's and, like these, -inf."""
     for name, values in terms.items():
+        values = values.clamp_min(0.0) if values is not None and name == OLD else values
         if values is None or bool(values.isfinite().all()):
             continue
         if values.ndim == 0:

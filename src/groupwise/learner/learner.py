@@ -21,7 +21,7 @@ from groupwise.config.sections import LearnerSection, OptimizerSection, Referenc
 from groupwise.learner.algorithm import Algorithm
 from groupwise.learner.coefficients import Coefficients
 from groupwise.learner.draws import draws_of
-from groupwise.learner.finite import NonFiniteError, blamed, check_groups, check_terms
+from groupwise.learner.finite import OLD, NonFiniteError, blamed, check_groups, check_terms
 from groupwise.learner.memory import MicroBatchLimit, is_out_of_memory
 from groupwise.learner.objective import Scores, objective
 from groupwise.learner.one_update import Anchors, OneUpdate
@@ -222,7 +222,7 @@ class Learner:
             sampled_T=old_T if anchors.sampler_is_exact else batch.sampled_T,
             reference_T=None if anchors.reference_T is None else anchors.reference_T[batch.places_T],
         )
-        names = ("the policy's logprob", "the old logprob", "the reference's logprob")
+        names = ("the policy's logprob", OLD, "the reference's logprob")
         check_terms(dict(zip(names, (logprobs_T, scores.old_T, scores.reference_T), strict=True)), batch.places_T)
         terms = objective(self._algorithm, batch, scores, coefficients=self.coefficients, tokens=tokens, update=whole)
         check_terms({"the loss": terms.loss}, batch.places_T)
