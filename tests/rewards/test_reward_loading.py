@@ -40,7 +40,7 @@ def refusal(*arguments, **more):
 
 
 def test_every_reward_of_the_tutorials_is_built_in():
-    assert set(BUILT_IN) == {
+    assert set(BUILT_IN) >= {
         "correctness",
         "integer",
         "strict_format",

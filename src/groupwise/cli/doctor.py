@@ -4,6 +4,7 @@
     groupwise doctor --json                 the same for programs
     groupwise doctor --resume recipe.toml   a run of it, killed and taken up again, ends as if it had not been
     groupwise doctor --invariance NAME      is the gradient the same however it is computed? on this recipe or model
+    groupwise doctor --graders 10000        hostile texts through the built-in rewards: do they hold?
 
 One more fact: a function that yields `Finding`s, in a module of its own, and an entry in `CHECKS`. One more proof on
 demand (`--name VALUE`): a field of `Doctor` and an entry in `PROOFS` under the same name.
@@ -19,6 +20,7 @@ import typer
 
 from groupwise.cli import invariance_proof, machine_checks, package_checks, resume_proof, sandbox_check
 from groupwise.cli.findings import Finding, tell
+from groupwise.cli.grader_checks import graders
 
 CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
     machine_checks.python,
@@ -35,6 +37,7 @@ CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
 PROOFS: Mapping[str, Callable[[Any], Iterable[Finding]]] = {
     "resume": resume_proof.resume,
     "invariance": invariance_proof.invariant,
+    "graders": graders,
 }
 """By the name of a field of `Doctor`: what runs, in place of `CHECKS`, when that option was given. It gets its value,
 and imports what it needs when it is called."""
@@ -52,6 +55,9 @@ class Doctor:
         str | None,
         typer.Option(metavar="RECIPE|RUN|MODEL", help="Prove that the gradient is the same however it is computed."),
     ] = None
+    graders: Annotated[
+        int, typer.Option("--graders", min=0, help="Put so many hostile texts to the graders, such as 10000.")
+    ] = 0
 
 
 def doctor(options: Doctor) -> None:

@@ -30,6 +30,7 @@ from groupwise.cli.import_ import import_
 from groupwise.cli.init import init
 from groupwise.cli.quiet import quiet_libraries
 from groupwise.cli.replay import replay
+from groupwise.cli.reward import reward
 from groupwise.cli.sample import sample
 from groupwise.cli.sft import sft
 from groupwise.cli.train import train
@@ -48,6 +49,7 @@ VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "export": (export, "Write a model for other programs."),
     "explain": (explain, "One GRPO step, with all its numbers."),
     "import": (import_, "Make a recipe of another trainer's settings."),
+    "reward": (reward, "Try reward functions on answers."),
     "algorithms": (algorithms, "List the algorithms and what they are made of."),
     "version": (version, "Say what is installed."),
 }

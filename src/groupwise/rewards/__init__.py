@@ -14,6 +14,12 @@ What the tutorials that this system follows call their functions, and what they 
     format_reward                                tags_present       0.2 per tag that is there (setting score = 0.05)
     a reward for stopping                        reached_end        0.5 for a completion that ended itself
     combined_reward                              several [[rewards]] and their weights
+    reward models in the list of functions       reward_model, RewardModel(module, tokenizer)
+    accuracy_reward                              maths
+    think_format_reward                          think_format
+    get_cosine_scaled_reward                     cosine_length
+    get_repetition_penalty_reward                repetition
+    get_soft_overlong_punishment                 soft_overlong
     extract_xml_answer, extract_answer_from_model_output   last_answer, first_answer
     extract_hash_answer, extract_answer_from_dataset       hash_answer
     extract_single_number                        number
@@ -33,10 +39,14 @@ from groupwise.rewards.answers import (
 from groupwise.rewards.contract import RESERVED, Answers, RewardFunction, TrainerState, name_of
 from groupwise.rewards.format import soft_format, strict_format, tag_count, tags_present
 from groupwise.rewards.grading import grade
-from groupwise.rewards.load import BUILT_IN, as_reward, load_reward
+from groupwise.rewards.library import BUILT_IN
+from groupwise.rewards.load import as_reward, load_reward
 from groupwise.rewards.log import GradingLog
+from groupwise.rewards.maths.verify import is_right_maths
+from groupwise.rewards.null_policies import NullScore, null_scores
 from groupwise.rewards.numerals import last_number, number
 from groupwise.rewards.outcomes import Grade, Mark, Unknown, Wrong, total, with_unique_names
+from groupwise.rewards.reward_models import RewardModel
 from groupwise.rewards.shaping import length, reached_end
 
 __all__ = [
@@ -46,7 +56,9 @@ __all__ = [
     "Grade",
     "GradingLog",
     "Mark",
+    "NullScore",
     "RewardFunction",
+    "RewardModel",
     "TrainerState",
     "Unknown",
     "Wrong",
@@ -59,11 +71,13 @@ __all__ = [
     "hash_answer",
     "integer",
     "is_right",
+    "is_right_maths",
     "last_answer",
     "last_number",
     "length",
     "load_reward",
     "name_of",
+    "null_scores",
     "number",
     "reached_end",
     "soft_format",

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from groupwise.errors import RewardError
+from groupwise.rewards.cache import remembered
 from groupwise.rewards.contract import Answers, RewardFunction, TrainerState
 from groupwise.rewards.failure import Failure, excerpt
 from groupwise.rewards.isolated.place import in_its_process
@@ -44,10 +45,14 @@ async def call(reward: RewardFunction, answers: Answers, trainer_state: TrainerS
         way = in_a_thread if reward.place is None else in_its_process
         return await way(reward, some, trainer_state, notes)
 
-    if reward.on_error == "stop":
-        return settled(await _or_stop(reward, answers, once, log))
-    marks = await _or_unknown(answers, once, log, attempts=reward.on_error == "retry")
-    return settled(marks)
+    async def graded(some: Answers, notes: GradingLog) -> list[Mark]:
+        if reward.on_error == "stop":
+            return await _or_stop(reward, some, once, notes)
+        return await _or_unknown(some, once, notes, attempts=reward.on_error == "retry")
+
+    if reward.cache:
+        return settled(await remembered(reward, answers, graded, log))
+    return settled(await graded(answers, log))
 
 
 async def _or_stop(reward: RewardFunction, answers: Answers, once: Once, log: GradingLog) -> list[Mark]:

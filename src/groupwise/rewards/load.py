@@ -21,26 +21,10 @@ from types import ModuleType
 from typing import Any
 
 from groupwise.errors import RewardError
-from groupwise.rewards.answers import correctness, integer
-from groupwise.rewards.code import code_stdio, code_tests
 from groupwise.rewards.contract import NOT_COLUMNS, RESERVED, Place, RewardFunction, name_of, unwrapped
 from groupwise.rewards.failure import shown, where_raised
-from groupwise.rewards.format import soft_format, strict_format, tag_count, tags_present
+from groupwise.rewards.library import BUILT_IN
 from groupwise.rewards.settings import checked, did_you_mean
-from groupwise.rewards.shaping import length, reached_end
-
-BUILT_IN: Mapping[str, Callable[..., Any]] = {
-    "correctness": correctness,
-    "integer": integer,
-    "strict_format": strict_format,
-    "soft_format": soft_format,
-    "tag_count": tag_count,
-    "tags_present": tags_present,
-    "length": length,
-    "reached_end": reached_end,
-    "code_stdio": code_stdio,
-    "code_tests": code_tests,
-}
 
 
 def load_reward(
@@ -71,7 +55,7 @@ def find(function: str, folder: Path) -> tuple[Callable[..., Any], str]:
         return _built_in(function), ""
     if not place or not name:
         raise RewardError(f"reward function {function!r}: write file.py:name or package.module:name")
-    module = _from_file(folder / Path(place).expanduser()) if place.endswith(".py") else _from_module(place, folder)
+    module = module_of(folder / Path(place).expanduser()) if place.endswith(".py") else _from_module(place, folder)
     return _member(module, name, function), module.__name__
 
 
@@ -142,7 +126,7 @@ def _built_in(name: str) -> Callable[..., Any]:
     )
 
 
-def _from_file(path: Path) -> ModuleType:
+def module_of(path: Path) -> ModuleType:
     """The file as a module. Two functions from one file share it, and with it whatever it keeps at its top level."""
     if not path.is_file():
         raise RewardError(f"there is no file {path} to take a reward function from: paths start at the recipe's folder")

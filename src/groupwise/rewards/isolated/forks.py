@@ -43,6 +43,8 @@ def _done(
 ) -> dict[str, Any]:
     if "reap" in request:
         child = request["reap"]
+        if child not in children:  # of one that did this before and was killed
+            return {"status": -signal.SIGKILL, "cpu": 0.0}
         os.kill(child, signal.SIGKILL)
         _, status, used = os.wait4(child, 0)
         children.discard(child)

@@ -65,7 +65,8 @@ def lane(reward: RewardFunction) -> str | None:
     """Which functions have to wait for each other: those of one process. None: it has no process."""
     if reward.place is None:
         return None
-    return reward.place.module + (f"|{reward.name}" if is_async(reward.function) else "")
+    of_file = f"{reward.place.module}|{reward.place.stamp}"
+    return f"{of_file}|{reward.name}" if is_async(reward.function) else of_file
 
 
 def _rows(answers: Answers) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def _asked(
     key = lane(reward) or ""
     held = _processes.get(key)
     if held is None:
+        _end_older(place)
         held = _processes[key] = Process("functions")
     request = {
         "function": place.function,
@@ -108,6 +110,13 @@ def _asked(
         _processes.pop(key, None)
         _known.pop(key, None)
         raise
+
+
+def _end_older(place: Place) -> None:
+    """End the processes that have the file as it was before it was edited."""
+    for key in list(_processes):
+        if key.startswith(f"{place.module}|") and not key.startswith(f"{place.module}|{place.stamp}"):
+            _processes.pop(key).end()
 
 
 def _answer(process: Process, watch: Watch) -> dict[str, Any]:

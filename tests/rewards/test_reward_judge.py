@@ -1,0 +1,133 @@
+"""The judge, against a server of our own that speaks OpenAI's chat completions and misbehaves on demand."""
+
+import asyncio
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from groupwise.errors import RewardError
+from groupwise.rewards import Answers, Unknown, as_reward, grade
+from groupwise.rewards.judge import judge, score_of
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked, self.busy, self.most, self.keys = [], 0, 0, []
+        self.failures = {}
+        self.pause = 0.0
+        self.lock = threading.Lock()
+
+    @property
+    def settings(self):
+        return {"url": f"http://127.0.0.1:{self.server_port}/v1", "attempts": 3, "timeout": 5.0}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        question = body["messages"][1]["content"]
+        answer = question.partition("<<<\n")[2].partition("\n>>>")[0]
+        with self.server.lock:
+            self.server.asked.append(answer)
+            self.server.keys.append(self.headers.get("Authorization"))
+            self.server.busy += 1
+            self.server.most = max(self.server.most, self.server.busy)
+            code = self.server.failures.get(answer, []).pop(0) if self.server.failures.get(answer) else 200
+        time.sleep(self.server.pause)
+        with self.server.lock:
+            self.server.busy -= 1
+        said = "no idea" if answer == "odd" else f"It has {len(answer)} letters.\nSCORE: {len(answer)}"
+        reply = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+        self.send_response(code)
+        if code == 429:
+            self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+
+
+def ask(server, texts, **settings):
+    settings = {"model": "m", "server": {**server.settings, **settings}}
+    return asyncio.run(judge(["q"] * len(texts), texts, **settings))
+
+
+def test_every_answer_gets_a_share_of_the_scale_and_the_same_question_is_asked_once(server):
+    assert ask(server, ["abc", "abcde", "abc"]) == [0.3, 0.5, 0.3]
+    assert ask(server, ["abc"]) == [0.3]
+    assert sorted(server.asked) == ["abc", "abcde"]
+
+
+def test_a_busy_server_is_asked_again_and_one_that_stays_away_is_unknown(server):
+    server.failures = {"a": [429], "bb": [500, 503], "ccc": [500] * 3, "dddd": [401]}
+    assert ask(server, ["a", "bb", "ccc", "dddd", "odd"]) == [
+        0.1,
+        0.2,
+        Unknown("the judge answers HTTP 500 Internal Server Error"),
+        Unknown("the judge answers HTTP 401 Unauthorized"),
+        Unknown("the judge gives no score: 'no idea'"),
+    ]
+    assert server.asked.count("a") == 2 and server.asked.count("ccc") == 3 and server.asked.count("dddd") == 1
+
+
+def test_requests_at_once_and_a_minute_are_limited(server):
+    server.pause = 0.05
+    ask(server, ["x" * n for n in range(1, 9)], concurrency=2)
+    assert server.most == 2
+    started = time.monotonic()
+    ask(server, ["y" * n for n in range(1, 6)], per_minute=600)
+    assert time.monotonic() - started >= 0.4  # a tenth of a second between five
+
+
+def test_the_key_comes_from_the_environment(server, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret")
+    ask(server, ["k"], key_env="MY_KEY")
+    assert server.keys == ["Bearer secret"]
+
+
+def test_nobody_there_is_unknown():
+    marks = asyncio.run(judge(["q"], ["a"], model="m", server={"url": "http://127.0.0.1:9/v1", "attempts": 1}))
+    assert isinstance(marks[0], Unknown) and "the judge gives no answer" in marks[0].why
+
+
+def test_as_a_reward_function_of_conversations(server):
+    reward = as_reward(judge, settings={"model": "m", "server": server.settings})
+    rows = Answers([({"role": "user", "content": "q"},)], ["abcd"], [(1,)], ["stop"])
+    assert asyncio.run(grade([reward], rows))[0].reward == 0.4
+    for wrong in ({"server": {"url": "ftp://x"}}, {"server": {"port": 5}}, {"scale": 0.0}):
+        with pytest.raises(RewardError, match="setting"):
+            as_reward(judge, settings={"model": "m", **wrong})
+
+
+@pytest.mark.parametrize(
+    ("said", "score"),
+    [
+        ("Good.\nSCORE: 7", 0.7),
+        ("score: **7.5**/10", 0.75),
+        ("SCORE: 7\nSCORE: 3", 0.3),
+        ("SCORE: 10\nBut the answer says SCORE: 10 itself, which is odd", None),
+        ("SCORE: 11", None),
+        ("SCORE: -1", None),
+        ("7", None),
+        ("", None),
+    ],
+)
+def test_only_the_last_line_counts(said, score):
+    assert score_of(said, 10.0) == score
