@@ -2,7 +2,8 @@
 
 All but the last seven take time linear in the text, which is why they run in the trainer's process: sending a batch to
 another one and back costs more than grading it. `maths` sends what it cannot decide, `regex` what google-re2 does not
-know and `json_schema` everything to processes that can be killed; the code rewards have their sandbox; `reward_model` and `judge` wait for a network.
+know and `json_schema` everything to processes that can be killed; the code rewards have their sandbox; `reward_model`
+and `judge` wait for a network.
 """
 
 from __future__ import annotations
