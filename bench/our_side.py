@@ -26,7 +26,7 @@ class Watch(QuietReporter):
         self.steps = Steps()
         self._graded = graded
 
-    def started(self, total_steps: int, description: str) -> None:
+    def started(self, total_steps: int, description: str, done: int = 0) -> None:
         """The first step begins."""
         self.steps.begin()
 
@@ -54,6 +54,7 @@ def settings_of(workload: Workload, steps: int, folder: str, dtype: str, device:
         "learner.passes": workload.passes,
         "optimizer.lr": LEARNING_RATE,
         "run.folder": folder,
+        "checkpoints.every": 0,  # nothing is saved on the way on TRL's side either
         **adapter,
     }
 

@@ -152,7 +152,7 @@ def test_a_run_folder_that_cannot_be_written(bench, groupwise):
 def test_a_run_folder_that_holds_another_run(bench, groupwise):
     assert groupwise("train", "recipe.toml", "train.steps=1").code == 0
     before = {path: path.read_bytes() for path in (bench / "runs/toy").rglob("*") if path.is_file()}
-    refused(groupwise("train", "recipe.toml"), "already holds another run", "run.name=")
+    refused(groupwise("train", "recipe.toml", "seed=7"), "seed", "run.name=")
     assert {path: path.read_bytes() for path in (bench / "runs/toy").rglob("*") if path.is_file()} == before
 
 
@@ -186,5 +186,5 @@ def test_a_full_disk_at_the_end_is_told_and_the_numbers_stay(bench, groupwise, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", no_room)
-    refused(groupwise("train", "recipe.toml"), "cannot be written to runs/toy/model", "No space left")
+    refused(groupwise("train", "recipe.toml"), "cannot be written to", "No space left")
     assert len(RunFolder.open(bench / "runs/toy").metrics.read()) == 2

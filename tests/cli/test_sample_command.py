@@ -4,6 +4,7 @@ import io
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 
@@ -124,6 +125,7 @@ def test_what_cannot_be_sampled(recipe, groupwise, small, arguments, said):
 def test_a_run_without_a_model(recipe, groupwise):
     assert groupwise("train", "recipe.toml", 'rewards=[{function = "correctness", weight = 1e300}]').code == 0
     (recipe.parent / "runs/toy/model/model.safetensors").rename(recipe.parent / "weights")
+    shutil.rmtree(recipe.parent / "runs/toy/checkpoints")
     for file in (recipe.parent / "runs/toy/model").iterdir():
         file.unlink()
     ended = groupwise("sample", "runs/toy", "--prompt", "x")

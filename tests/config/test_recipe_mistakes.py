@@ -64,7 +64,10 @@ def test_empty_recipe_says_what_to_add(desk):
             "train.temprature = 1.0",
             "train.temprature: unknown setting. Did you mean sampling.temperature? (default 1.0)",
         ),
-        ("train.every = 1", "train.every: unknown setting. Did you mean reference.every or evaluation.every?"),
+        (
+            "train.every = 1",
+            "train.every: unknown setting. Did you mean reference.every or evaluation.every or checkpoints.every?",
+        ),
         ("trian.steps = 5", "trian: unknown setting. Did you mean train?"),
         (
             "sampling.maxNewTokens = 5",

@@ -11,6 +11,7 @@ from groupwise.errors import TaskError
 from groupwise.tasks import build_task, reasoning_gym
 from groupwise.tasks.gym.process import GymProcess, process
 from groupwise.tasks.gym.task import DEADLINE, is_solved, verified
+from groupwise.training.mixture import ABOUT_PROMPTS
 
 pytestmark = pytest.mark.skipif(find_spec("reasoning_gym") is None, reason="needs the extra gym")
 
@@ -91,7 +92,7 @@ def test_from_a_recipe():
             "task": {"kind": "reasoning_gym", "sets": [{"name": "gcd", "difficulty": 1}], "train_size": 3},
         }
     ).recipe
-    settings = recipe.task.model_dump(exclude={"kind", "prompt_style", "max_prompt_tokens", "long_prompts"})
+    settings = recipe.task.model_dump(exclude=set(ABOUT_PROMPTS))
     task = build_task("reasoning_gym", settings, seed=0, folder=None)
     assert (task.name, len(task.held_out)) == ("reasoning_gym", 100)
 

@@ -21,7 +21,7 @@ def rewards_of(task, problem, *texts):
     columns = {name: [value] * count for name, value in problem.columns.items()}
     answers = Answers([problem.prompt] * count, texts, [()] * count, ["stop"] * count, columns)
     parts = asyncio.run(grade(task.rewards, answers))
-    return [next(iter(part.values())) for part in parts]
+    return [next(iter(part.parts.values())) for part in parts]
 
 
 def test_boxed_answers_as_in_math(tmp_path):

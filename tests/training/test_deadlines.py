@@ -131,4 +131,3 @@ def test_a_reward_that_never_returns_ends_the_run_and_names_itself(tmp_path):
     run = tmp_path / "toy"
     assert '"status": "failed"' in (run / "run.json").read_text()
     assert "in sleeper" in (run / "log").read_text()
-    assert (run / "model" / "model.safetensors").is_file()

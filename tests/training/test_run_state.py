@@ -66,7 +66,7 @@ STATE = {
         **dict.fromkeys(
             ["_steps", "_kl_in_reward", "coefficients", "optimizer", "reference", "limit", "policy"], SAVED
         ),
-        **dict.fromkeys(["_algorithm", "_dtype", "_scorer", "_section"], GIVEN),
+        **dict.fromkeys(["_algorithm", "_dtype", "_scorer", "_section", "_world", "report_of"], GIVEN),
     },
     "learner.optimizer.PolicyOptimizer": {
         **dict.fromkeys(["_optimizer", "_masters", "_scale", "_clean_steps", "updates", "_parameters"], SAVED),
@@ -80,6 +80,8 @@ STATE = {
         "adapted": SAVED,
         **dict.fromkeys(["tokenizer", "attention", "why_plain", "head", "_fused"], GIVEN),
     },
+    "learner.world.Alone": {},
+    "training.companion.Nobody": {},
     "models.fused.Fused": {"_depth": EMPTY, "_forwards": EMPTY},
     "rollouts.rollouts.Rollouts": None,  # of the step alone, and made of the recipe
     "engines.embedded.EmbeddedEngine": {

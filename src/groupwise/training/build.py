@@ -25,7 +25,7 @@ from groupwise.rollouts.prompts import Fitted, fit, merged
 from groupwise.tasks import Task, World
 from groupwise.tasks.environments.reward import earned_rewards
 from groupwise.training.companion import Companion, Nobody
-from groupwise.training.mixture import load_rewards, made_task
+from groupwise.training.mixture import load_rewards, made_task, with_world
 from groupwise.types import Problem, Sampling
 
 
@@ -69,7 +69,7 @@ def build(loaded: LoadedRecipe, given: Given) -> Parts:
     recipe = loaded.recipe
     algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens, loaded.folder)
     rewards = given.rewards if given.rewards is not None else load_rewards(recipe.rewards, loaded)
-    task = given.task if given.task is not None else task_of(loaded)
+    task = task_of(loaded) if given.task is None else with_world(given.task, recipe.task, loaded.folder)
     task = task if given.world is None else replace(task, environment=given.world)
     _check_problems(task)
     torch.manual_seed(recipe.seed)  # a new adapter begins with random numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,11 @@ def made_task(section: TaskSection, kind: str, loaded: LoadedRecipe) -> Task:
     settings: Mapping[str, Any] = section.model_dump(exclude=set(ABOUT_PROMPTS))
     if isinstance(section, MixtureTask):
         settings = {"parts": _parts(section, loaded), "system_prompt": section.system_prompt}
-    task = build_task(kind, settings, seed=seed, folder=folder)
+    return with_world(build_task(kind, settings, seed=seed, folder=folder), section, folder)
+
+
+def with_world(task: Task, section: TaskSection, folder: Path) -> Task:
+    """The task with the environment or the tools that its section names."""
     world = load_world(section.tools, section.environment, folder)
     if world is not None and task.parts:
         raise RecipeError("task.tools and task.environment belong to a part of a mixture: put them into its task")
