@@ -70,7 +70,8 @@ STATE = {
     },
     "learner.optimizer.PolicyOptimizer": {
         **dict.fromkeys(["_optimizer", "_masters", "_scale", "_clean_steps", "updates", "_parameters"], SAVED),
-        **dict.fromkeys(["_names", "_scaled", "_section", "_total"], GIVEN),
+        **dict.fromkeys(["_names", "_scaled", "_section", "_total", "_rates", "_world"], GIVEN),
+        "_scheduler": "derived: asked as often as there were updates",
     },
     "learner.coefficients.Coefficients": {**dict.fromkeys(["_kept", "beta", "entropy"], SAVED), "_algorithm": GIVEN},
     "learner.memory.MicroBatchLimit": {"tokens": SAVED, "say": GIVEN},

@@ -150,6 +150,9 @@ class PolicyOptimizer:
         self._scale = float(state["scale"])
         self._clean_steps = int(state["clean_steps"])
         self.updates = int(state["updates"])
+        if self._scheduler is not None:  # it may be any object, but what it does is a matter of how often it is asked
+            for _ in range(self.updates):
+                self._scheduler.step()
 
     def sum_over_ranks(self) -> None:
         """A rank whose groups taught nothing has no gradients; it takes part with zeros."""
