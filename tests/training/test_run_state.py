@@ -35,7 +35,7 @@ STATE = {
         **dict.fromkeys(["_place", "_range", "_seen"], SAVED),
         **dict.fromkeys(["_epochs", "_seed", "_section"], GIVEN),
     },
-    "training.problems.Epochs": {"_orders": GIVEN, "_items": GIVEN, "_seed": GIVEN},
+    "training.problems.Epochs": dict.fromkeys(["_orders", "_items", "_seed", "_shuffle"], GIVEN),
     "training.stateful.RewardStates": {"_with_state": SAVED},
     "training.randomness.Randomness": {},
     "training.guards.StepGuard": {
