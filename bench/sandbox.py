@@ -100,7 +100,7 @@ def descendants(of: int):
 def endure(server: ForkServer, count: int) -> tuple[dict[str, int], Left, float]:
     """Run so many programs; how they ended, what is left, and the seconds it took."""
     server.submit([program_job("print(1)", "", LIMITS)]).result()
-    before = left(server)
+    before = settled(server)
     began = time.perf_counter()
     running: list[Future] = [
         server.submit([program_job(MIXTURE[n % len(MIXTURE)], "41", LIMITS)]) for n in range(count)
@@ -110,8 +110,15 @@ def endure(server: ForkServer, count: int) -> tuple[dict[str, int], Left, float]
         end, _ = end_of(future.result()[0], LIMITS)
         ends[end] = ends.get(end, 0) + 1
     seconds = time.perf_counter() - began
-    time.sleep(0.3)
-    return ends, left(server) - before, seconds
+    return ends, settled(server) - before, seconds
+
+
+def settled(server: ForkServer) -> Left:
+    """What is left once it no longer changes: an idle server reads modules."""
+    now = left(server)
+    while (later := (time.sleep(0.4), left(server))[1]) != now:
+        now = later
+    return now
 
 
 def told(name: str, seconds: list[float]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import marshal
 import os
 import queue
 import select
@@ -121,7 +122,7 @@ class ForkServer:
             told: dict[str, Any] = {}
             ours.settimeout(_START_SECONDS)
             with suppress(OSError, ValueError):
-                ours.send(json.dumps(asked).encode())
+                ours.send(marshal.dumps(asked))
                 told = json.loads(ours.recv(65536))
             if "ready" not in told:
                 errors.seek(0)
@@ -175,7 +176,7 @@ class ForkServer:
                 limits = job.limits
                 bounds = (limits.cpu_seconds, limits.wall_seconds, limits.memory_mb, limits.output_kb)
                 asked = {"job": self._next, "kind": job.kind, "bounds": bounds}
-                socket.send_fds(self._control, [json.dumps(asked).encode()], given[place])
+                socket.send_fds(self._control, [marshal.dumps(asked)], given[place])
                 self._running[self._next] = (task, place)
         except ConnectionError:
             self._running[self._next] = (task, 0)

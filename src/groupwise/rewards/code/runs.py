@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import marshal
 import signal
 
 from groupwise.rewards.code.jobs import Ended, Job
@@ -14,7 +14,7 @@ _OURS = {"lost", "unconfined"}
 
 def program_job(text: str, stdin: str, limits: Limits) -> Job:
     """A script that reads `stdin`."""
-    return Job("program", json.dumps({"text": text}).encode(), limits, stdin.encode("utf-8", "surrogatepass"))
+    return Job("program", marshal.dumps({"text": text}), limits, stdin.encode("utf-8", "surrogatepass"))
 
 
 def end_of(ended: Ended, limits: Limits) -> tuple[End, str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json
+import marshal
 import os
 import secrets
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -107,7 +108,7 @@ class Sandbox:
                 "process that the program cannot reach. Use a local sandbox, or programs with stdin and stdout"
             )
         nonce, limits = secrets.token_hex(16), self.settings.limits
-        callee = Job("callee", json.dumps({"text": text, "prelude": tests.prelude}).encode(), limits)
+        callee = Job("callee", marshal.dumps({"text": text, "prelude": tests.prelude}), limits)
         slower = Limits(limits.cpu_seconds, limits.wall_seconds + _JUDGE_SLACK, limits.memory_mb, limits.output_kb)
         put = {
             "nonce": nonce,
@@ -116,7 +117,7 @@ class Sandbox:
             "prelude": tests.prelude,
             "entry_point": tests.entry_point,
         }
-        both = [callee, Job("judge", json.dumps(put).encode(), slower)]
+        both = [callee, Job("judge", marshal.dumps(put), slower)]
         program, judge = await asyncio.wrap_future(self._server.submit(both))
         return _tested(program, judge, nonce, limits, slower)
 

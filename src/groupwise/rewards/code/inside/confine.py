@@ -12,28 +12,27 @@ import os
 import resource
 import signal
 import sys
-from typing import NamedTuple
 
 from . import landlock, seccomp
 from .kernel import PR_CAPBSET_DROP, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, Kernel
 
 
-class Bounds(NamedTuple):
+class Bounds:
     """The limits of one child. CPU seconds are watched by the server; the kernel's own limit is a whole second."""
 
-    cpu_seconds: float
-    wall_seconds: float
-    memory_mb: int
-    output_kb: int
+    def __init__(self, cpu_seconds: float, wall_seconds: float, memory_mb: int, output_kb: int) -> None:
+        self.cpu_seconds, self.wall_seconds = cpu_seconds, wall_seconds
+        self.memory_mb, self.output_kb = memory_mb, output_kb
 
 
-class Walls(NamedTuple):
-    """The layers that a server puts around its children, made once: Landlock's rules and seccomp's filter."""
+class Walls:
+    """The layers that a server puts around its children, made once: Landlock's rules and seccomp's filter.
 
-    kernel: Kernel | None
-    """None where there is no Linux below."""
-    landlock: int | None = None
-    filter: bytes | None = None
+    `kernel` is None where there is no Linux below.
+    """
+
+    def __init__(self, kernel: Kernel | None, landlock: int | None = None, code: bytes | None = None) -> None:
+        self.kernel, self.landlock, self.filter = kernel, landlock, code
 
 
 _STACK = 64 << 20

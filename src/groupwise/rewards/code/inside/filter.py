@@ -10,7 +10,6 @@ Two profiles. The normal one opens files for reading. The strict one opens none,
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from .arch import AUDIT, NUMBERS, words
 
@@ -49,19 +48,18 @@ FATAL = words(
 """What no honest program does: reading or stopping others, changing the machine, ways around the other layers."""
 
 
-class Check(NamedTuple):
+class Check:
     """One word of an argument, masked, is one of these values. `word` counts 32 bits: argument 1's lower half is 2."""
 
-    word: int
-    values: tuple[int, ...]
-    mask: int = 0xFFFFFFFF
+    def __init__(self, word: int, values: tuple[int, ...], mask: int = 0xFFFFFFFF) -> None:
+        self.word, self.values, self.mask = word, values, mask
 
 
-class Rule(NamedTuple):
+class Rule:
     """Allowed if all checks hold; else refused with `errno`."""
 
-    checks: tuple[Check, ...]
-    errno: int = EPERM
+    def __init__(self, checks: tuple[Check, ...], errno: int = EPERM) -> None:
+        self.checks, self.errno = checks, errno
 
 
 _WRITING = 0o3 | 0o100 | 0o1000 | 0o20000000  # access mode, O_CREAT, O_TRUNC, O_TMPFILE

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import atexit
 import io
-import json
+import marshal
 import os
 import random
 import sys
 import threading
 from types import CodeType, ModuleType
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a cold start without typing is three milliseconds shorter
+    from typing import Any
 
 PAYLOAD, LINE, VERDICT = 3, 4, 5
 
@@ -25,7 +28,7 @@ PAYLOAD, LINE, VERDICT = 3, 4, 5
 def payload() -> Any:
     """The job, read from where the parent put it."""
     with open(PAYLOAD, "rb") as file:
-        return json.loads(file.read())
+        return marshal.loads(file.read())
 
 
 def fresh_streams() -> None:

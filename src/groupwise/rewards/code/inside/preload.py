@@ -14,12 +14,12 @@ import random as random  # before any program: its numbers are to be the same, w
 import sys
 from collections import deque
 
-WITH_LIBRARIES = "binascii zlib hashlib decimal bz2 lzma"
+WITH_LIBRARIES = "binascii zlib decimal"
 """Modules that may need libraries from folders that no program can read: before any wall stands."""
 
 MODULES = """
     collections.abc math itertools functools heapq bisect re string typing copy operator datetime fractions
-    inside.callee inside.judge dataclasses enum statistics json time traceback inspect textwrap calendar queue
+    inside.callee inside.judge dataclasses enum statistics json time traceback hashlib inspect textwrap calendar queue
     unittest __future__ abc array base64 cmath codecs contextlib errno gc io keyword locale numbers pprint
     select struct sys threading types unicodedata warnings weakref
 """

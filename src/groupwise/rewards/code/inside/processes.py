@@ -8,6 +8,18 @@ import os
 import sys
 import time
 
+from .confine import Bounds
+
+
+class Child:
+    """A running job."""
+
+    def __init__(self, job: int, pid: int, ready: int, bounds: Bounds) -> None:
+        self.job, self.pid, self.ready, self.bounds = job, pid, ready, bounds
+        self.began = time.monotonic()
+        self.ended_by = ""
+        """Which limit made us kill it."""
+
 
 def processor_seconds(pid: int) -> float:
     """Processor time of a whole process, to the nanosecond, by the clock that every process has."""
@@ -70,3 +82,8 @@ def first_to_die() -> None:
             os.write(descriptor, b"1000")
         finally:
             os.close(descriptor)
+
+
+def quoted(words: str) -> str:
+    """Words as a text of JSON, without importing that."""
+    return '"' + "".join(letter if letter.isalnum() or letter in " .,:+-()[]_/" else " " for letter in words) + '"'
