@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -72,8 +73,13 @@ class Soak:
         char_tokenizer().save_pretrained(str(folder / "model"))
         (folder / "recipe.toml").write_text(RECIPE.format(steps=steps))
         (folder / "reward.py").write_text(REWARD)
-        code = self._wait(self._start("undisturbed"))
+        begun = time.monotonic()
+        code = self.wait(self.start("undisturbed"))
         assert code == 0, code
+        self.seconds = time.monotonic() - begun
+        """How long the undisturbed run took, loading included."""
+        self.met = Counter[str]()
+        """What a killed process had just been doing, by what the run folder had at that moment."""
 
     def train(self, name: str, background: bool = True) -> int:
         """What the command does, in this process."""
@@ -87,28 +93,24 @@ class Soak:
         sys.stdout.flush()
         return code
 
-    def kill_at_random(self, name: str, kills: int, seed: int, at_most: float | None = None) -> int:
+    def kill_at_random(self, name: str, kills: int, seed: int) -> int:
         """Kill the run so often, at moments that are drawn, each time in another attempt; returns how often it was
         alive to be killed. The last attempt is left to end."""
         draw, died = random.Random(seed), 0
         for _ in range(kills):
-            pid = self._start(name)
-            time.sleep(draw.uniform(0.02, at_most or self.seconds()))
+            pid = self.start(name)
+            time.sleep(draw.uniform(0.02, self.seconds))
             os.kill(pid, signal.SIGKILL)
-            code = self._wait(pid)
+            code = self.wait(pid)
             if code == -signal.SIGKILL:
                 died += 1
+                self.met[self._stage(name)] += 1
             else:
                 assert code == 0, code
                 break
-        code = self._wait(self._start(name))
+        code = self.wait(self.start(name))
         assert code == 0, code
         return died
-
-    def seconds(self) -> float:
-        """How long the undisturbed run took."""
-        facts = RunFolder.open(self.runs / "undisturbed")
-        return max(sum(row["step_seconds"] for row in facts.metrics.read()) * 1.5, 0.3)
 
     def difference(self, name: str) -> str:
         """What is not as in the undisturbed run: weights, optimizer and all other state, metrics, evaluations,
@@ -125,6 +127,14 @@ class Soak:
             time.sleep(0.1)
         return found
 
+    def _stage(self, name: str) -> str:
+        run = self.runs / name
+        if any((run / "checkpoints").glob(".step_*")):
+            return "while a checkpoint was written"
+        if (run / "metrics.jsonl").exists():
+            return "after its first step"
+        return "before its first step"
+
     def _users(self) -> list[str]:
         found: list[str] = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -137,7 +147,8 @@ class Soak:
                 continue
         return found
 
-    def _start(self, name: str) -> int:
+    def start(self, name: str) -> int:
+        """An attempt in a process of its own; its id."""
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -147,5 +158,6 @@ class Soak:
                 os._exit(code)
         return pid
 
-    def _wait(self, pid: int) -> int:
+    def wait(self, pid: int) -> int:
+        """How it ended: an exit code, or a signal as a negative number."""
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

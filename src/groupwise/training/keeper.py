@@ -107,8 +107,10 @@ class Keeper:
                 self.save()
             else:
                 self._say(f"step {remembered.step} is not saved: {name} holds numbers that are not finite")
+        start = time.perf_counter()
         if error := self._beside.finish():
             self._failed(error)
+        self._costs["seconds_stalled"] += time.perf_counter() - start
         self._tried(lambda: self._run.record({"checkpoints": self._costs}))
 
     # --- going on ----------------------------------------------------------------------------------------------------
