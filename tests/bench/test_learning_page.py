@@ -37,12 +37,12 @@ def test_the_soonest_stands_first_and_the_page_says_all_of_it(tmp_path):
         "| `gdpo`\\* | each reward function normalised for itself; arXiv 2601.05242 | 0.10 | 0.95 |"
     )
     assert lines[4].endswith("| 0.10 | 0.30 | never |")
-    assert "smallest gain 0.20" in best(entries, 200)
+    assert "smallest gain 0.20" in best(entries, 200, own)
     assert (
         settings({"optimizer.lr": 1e-5}, own).splitlines()[1].startswith("- \\* `gdpo` with `rewards = [{function = ")
     )
     page = tmp_path / "algorithms.md"
     page.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("best", "learning", "settings")))
     write(entries, tmp_path, samples=200, common={}, own=own)
-    assert "`gdpo` was the first" in page.read_text()
+    assert "`gspo` was the first" in page.read_text()
     assert (tmp_path / "images" / "every-preset-learns.png").stat().st_size > 5000
