@@ -66,8 +66,8 @@ def left(server: ForkServer) -> Left:
         zombies=sum(state == "Z" for _, state in states),
         descriptors=len(list(Path("/proc/self/fd").iterdir())),
         servers_descriptors=sum(counts),
-        shared_memory=len(Path("/proc/sysvipc/shm").read_text().splitlines()) + len(list(Path("/dev/shm").iterdir())),
-        files=sum(name.startswith(("/tmp/left-behind", "/tmp/groupwise")) for name in map(str, Path("/tmp").iterdir())),
+        shared_memory=len(Path("/proc/sysvipc/shm").read_text().splitlines()),
+        files=sum(Path(folder, "left-behind").exists() for folder in ("/tmp", "/dev/shm")),
     )
 
 
