@@ -3,6 +3,7 @@
 # make check   format, lint, types, architecture
 # make format  put the format right, and what else ruff can mend
 # make bench   measure beside TRL, about an hour on two cores: leave the machine alone; see docs/measurements.md
+# make docs    build the documentation into build/site
 # make clean   remove .venv, .venv-trl and caches; runs stay
 #
 # Python 3.11 or newer, make and git are all it takes: the first target that needs it makes .venv and installs into it.
@@ -24,7 +25,7 @@ CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench docs clean
 
 demo: $(VENV)/base
 	$(BIN)/groupwise demo
@@ -45,6 +46,10 @@ format: $(VENV)/dev
 bench: $(VENV)/bench $(TRL_VENV)/trl
 	$(BIN)/python bench/run.py $(ARGS)
 
+docs: $(VENV)/docs
+	$(BIN)/python docs/site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
 	rm -rf $(VENV) $(TRL_VENV) build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -62,6 +67,10 @@ $(VENV)/base: pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/base
 	$(BIN)/python $(install) -e '.[dev]'
+	@touch $@
+
+$(VENV)/docs: $(VENV)/base
+	$(BIN)/python $(install) -e '.[docs]'
 	@touch $@
 
 $(VENV)/bench: $(VENV)/base
