@@ -29,13 +29,13 @@ PICTURE = re.compile(r"!\[([^\]]*)\]\((images/[^)]+)\)")
 INLINE_FORMULA = re.compile(r"(?<![\\$\w])\$([^$\n]+)\$(?![\w$])")
 
 
-def named(name: str) -> Callable[..., Any] | None:
-    """The function, method or class of that dotted name; None if there is none.
+def named(name: str) -> object:
+    """The function, method, class or module of that dotted name; None if there is none.
 
     Example: `named("groupwise.learner.learner.Learner.update")`
     """
     parts = name.split(".")
-    for length in range(len(parts) - 1, 0, -1):
+    for length in range(len(parts), 0, -1):
         try:
             found: Any = import_module(".".join(parts[:length]))
         except ModuleNotFoundError:
@@ -44,7 +44,7 @@ def named(name: str) -> Callable[..., Any] | None:
             found = vars(found).get(part)
             if found is None:
                 return None
-        return found if callable(found) else None
+        return found
     return None
 
 
@@ -104,7 +104,7 @@ def functions() -> str:
     known = set(re.findall(r"\{ #(\S+) \}", "\n".join(lines)))
     lines += ["", "## Others"]
     for name in names_in_pages():
-        if name not in known and (function := named(name)) is not None:
+        if name not in known and callable(function := named(name)):
             lines += _entry(name, function)
     return "\n".join(lines) + "\n"
 
@@ -156,13 +156,18 @@ def _text(text: str, source: str) -> str:
     text = WRAPPED.sub("", text)
     to_root = "../" * source.count("/")
     if source not in GENERATED:
-        text = NAME.sub(lambda found: f"[`{found[1]}`]({to_root}functions.md#{found[1]})", text)
+        text = NAME.sub(lambda found: _linked(found[1], to_root), text)
     text = BLOCK_FORMULA.sub(lambda found: f'<div class="formula">{mathml(found[1], "block")}</div>', text)
     parts = CODE.split(text)
     return "".join(
         part if place % 2 else INLINE_FORMULA.sub(lambda found: mathml(found[1], "inline"), part)
         for place, part in enumerate(parts)
     )
+
+
+def _linked(name: str, to_root: str) -> str:
+    """Modules have no entry to link to."""
+    return f"[`{name}`]({to_root}functions.md#{name})" if callable(named(name)) else f"`{name}`"
 
 
 def mathml(formula: str, display: str) -> str:

@@ -5,6 +5,7 @@ What a block is, says the word behind its fence; there is no word for "do not ru
     python      a program; runs as it is
     bash        commands, a line each: `groupwise ...` runs, the few others are checked (see `Page._other`)
     toml        a recipe (whole if it has a [model]; else every setting is looked up) or a part of one
+    yaml        settings of another trainer
     jsonl       rows: valid JSON; every file type with a title, ```toml title="a.toml"```, is also written
     text        what a command prints, or a formula
 
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from groupwise.cli.main import main
 from groupwise.config import load_recipe
@@ -114,6 +116,7 @@ class Page:
                 "bash": self._bash,
                 "toml": self._toml,
                 "jsonl": self._jsonl,
+                "yaml": lambda text, _: yaml.safe_load(text).items(),
                 "text": lambda text, _: None,
             }[block.word](text, block)
         self.ran += 1
