@@ -42,7 +42,11 @@ def test_generated_pages_are_fresh(site):
 def test_every_setting_that_a_page_names_exists(path):
     text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     named = re.findall(r"`([a-z_]+(?:\.\w+)+)(?: = [^`]*|=[^`]*)?`", text)
-    settings = {name for name in named if name.split(".")[0] in SECTIONS and not name.endswith((".md", ".py", ".toml"))}
+    settings = {
+        name
+        for name in named
+        if name.split(".")[0] in SECTIONS and not name.endswith((".md", ".py", ".toml", ".json", ".jsonl"))
+    }
     unknown = {
         name
         for name in settings
