@@ -95,7 +95,7 @@ class LearnerSection(Section):
     """mu of the paper: passes over each batch of groups."""
     updates_per_batch: int = Field(default=1, ge=1)
     """Optimizer steps in each pass; the groups are divided among them."""
-    token_budget: int = Field(default=4096, ge=1)
+    token_budget: int = Field(default=2048, ge=1)
     """Tokens in one micro-batch. Changes memory and speed, never the gradient."""
     logprob_chunk: int = Field(default=1024, ge=1)
     """Tokens whose logits exist at the same time."""
