@@ -87,7 +87,9 @@ def write(results: Results, folder: Path) -> None:
         text = "\n\n".join((tables.floor(floor, compared), tables.where(floor), tables.whence(floor.values())))
         tables.write_section(page, "floor", text)
     if grown:
-        tables.write_section(page, "growth", f"{tables.growth(grown)}\n\n{tables.whence(grown.values())}")
+        picture = "![time and memory against group size, prompt, completion, vocabulary](images/how-cost-grows.png)"
+        text = "\n\n".join((picture, tables.growth(grown), tables.whence(grown.values())))
+        tables.write_section(page, "growth", text)
     draw(compared, grown, folder / "images")
     say(f"written: {page}")
 
