@@ -64,10 +64,7 @@ def test_mistakes_are_one_message(folder, groupwise, line, told):
     assert ended.code == 1 and told in ended.err and "Traceback" not in ended.err
 
 
-def test_a_run_is_tested_and_replayed(folder, groupwise, small):
-    from conftest import RECIPE
-
-    (folder / "recipe.toml").write_text(RECIPE.format(model=small))
+def test_a_run_is_tested_and_replayed(folder, recipe, groupwise):
     assert groupwise("train", "recipe.toml", "evaluation.before=false").code == 0
     tested = groupwise("reward", "test", "reward.py:constant", "--run", "runs/toy")
     assert tested.code == 0 and "16 rollouts of runs/toy" in tested.out, tested.err

@@ -42,7 +42,15 @@ def pickling(tree):
 
 @pytest.mark.parametrize("path", sorted(SRC.rglob("*.py")), ids=lambda path: str(path.relative_to(SRC)))
 def test_nothing_reads_a_pickle(path):
-    assert pickling(ast.parse(path.read_text())) == []
+    # The trainer's orders to its own sandbox go as marshal, which needs no import there; what comes back is JSON.
+    allowed = {"marshal"} if path.is_relative_to(SRC / "rewards" / "code") else set()
+    assert set(pickling(ast.parse(path.read_text()))) <= allowed
+
+
+def test_nothing_of_a_program_is_read_as_marshal():
+    """Only the inside of the sandbox reads it, from the trainer."""
+    readers = {path.name for path in SRC.rglob("*.py") if "marshal.load" in path.read_text()}
+    assert readers == {"jobs.py", "serve.py"}
 
 
 def test_the_check_finds_what_it_looks_for():

@@ -69,8 +69,11 @@ def build(loaded: LoadedRecipe, given: Given) -> Parts:
     recipe = loaded.recipe
     algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens, loaded.folder)
     rewards = given.rewards if given.rewards is not None else load_rewards(recipe.rewards, loaded)
-    task = task_of(loaded) if given.task is None else with_world(given.task, recipe.task, loaded.folder)
-    task = task if given.world is None else replace(task, environment=given.world)
+    task = task_of(loaded) if given.task is None else given.task
+    if given.world is not None:
+        task = replace(task, environment=given.world)
+    elif given.task is not None:
+        task = with_world(task, recipe.task, loaded.folder)
     _check_problems(task)
     torch.manual_seed(recipe.seed)  # a new adapter begins with random numbers
     policy = given.policy(recipe) if given.policy is not None else load_policy(located_model(loaded), recipe.lora)
