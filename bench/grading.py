@@ -21,10 +21,13 @@ def main() -> int:
     ]
     right = sum(mark == 1.0 for mark in maths(texts, golds))
     print(f"{right:,} of {len(golds):,} gold answers are right by `maths`")
-    for name, function, settings in (("maths", maths, {}), ("correctness", correctness, {})):
-        start = time.perf_counter()
-        function(tagged, golds, **settings)
-        print(f"{name}: {len(golds) / (time.perf_counter() - start):,.0f} answers a second")
+    spelled = [f"<answer>${gold}.00</answer>" for gold in golds]
+    wrong = [f"{text}\nSo the answer is {index} more than \\boxed{{{index}}}." for index, text in enumerate(texts)]
+    for name, function in (("maths", maths), ("correctness", correctness)):
+        for kind, answers in (("right", tagged), ("right, spelled otherwise", spelled), ("wrong", wrong)):
+            start = time.perf_counter()
+            function(answers, golds)
+            print(f"{name}, {kind}: {len(golds) / (time.perf_counter() - start):,.0f} answers a second")
     expressions = [rf"\boxed{{\frac{{{index}}}{{\sqrt{{2}}}}}}" for index in range(3, 203)]
     start = time.perf_counter()
     maths(expressions, [rf"\frac{{{index}\sqrt{{2}}}}{{2}}" for index in range(3, 203)])
