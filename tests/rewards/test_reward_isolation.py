@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -272,8 +273,38 @@ def test_a_closure_that_holds_the_lock_ends_the_process_with_its_stack(tmp_path)
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=60, env={"PYTHONPATH": source}
     )
-    assert done.returncode == 1
-    assert "Timeout" in done.stderr and "holds_the_lock" in done.stderr
+    assert done.returncode == -signal.SIGPROF
+    assert "in holds_the_lock" in done.stderr
+
+
+def test_a_process_that_was_stopped_for_long_finds_nobody_late(tmp_path):
+    (tmp_path / "mine.py").write_text(FILE)
+    script = tmp_path / "stopped.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import asyncio, time
+        from pathlib import Path
+        from groupwise.rewards import Answers, RewardFunction, grade, load_reward
+        from groupwise.rewards.isolated import thread, watch
+        thread._GRACE, watch.STRIDE = 0.5, 0.3
+        def closure(completions):
+            print("here", flush=True)
+            for _ in range(20):
+                time.sleep(0.05)
+            return [1.0] * len(completions)
+        rewards = [RewardFunction("closure", closure, deadline=2.0),
+                   load_reward("mine.py:slow", folder=Path({str(tmp_path)!r}), deadline=2.0)]
+        rows = asyncio.run(grade(rewards, Answers(["p"], ["a"], [(1,)], ["stop"])))
+        print(rows[0].outcome, flush=True)
+        """)
+    )
+    source = str(Path(thread_module.__file__).parents[3])
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env={"PYTHONPATH": source}) as process:
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3.5)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.read() == b"scored\n" and process.wait() == 0
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path):

@@ -32,6 +32,7 @@ _STARTING = 120.0
 
 _REPLACED_AFTER = 500
 _WALL = 3.0
+_TICK = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class _Child:
     connection: socket.socket
     inbox: Inbox
     item: int = -1
-    began: float = 0.0
+    waited: float = 0.0
     done: int = 0
 
 
@@ -107,9 +108,12 @@ class Items:
                 selector.register(child.connection, selectors.EVENT_READ, child)
             while len(batch.results) < len(batch.items):
                 self._hand_out(batch, selector)
-                busy = [child for child in self._children if child.item >= 0]
-                fence = min(child.began for child in busy) + self.seconds * _WALL
-                ready = [key.data for key, _ in selector.select(max(fence - time.monotonic(), 0.0))]
+                looked = time.monotonic()
+                ready = [key.data for key, _ in selector.select(_TICK)]
+                # No more than two ticks, however long it was: this process may have been stopped, and they with it.
+                passed = min(time.monotonic() - looked, 2 * _TICK)
+                for child in self._children:
+                    child.waited += passed
                 for child in ready:
                     self._hear(child, batch, selector)
                 self._end_late(batch, selector)
@@ -125,7 +129,7 @@ class Items:
                 selector.register(child.connection, selectors.EVENT_READ, child)
                 idle.append(child)
             child, index = idle.pop(), batch.waiting.popleft()
-            child.item, child.began = index, time.monotonic()
+            child.item, child.waited = index, 0.0
             with contextlib.suppress(ConnectionError):  # its end is heard of when its answer is waited for
                 send(child.connection, {"item": batch.items[index], "seconds": self.seconds})
 
@@ -168,7 +172,7 @@ class Items:
     def _end_late(self, batch: _Batch, selector: selectors.BaseSelector) -> None:
         """Kill what is late by the clock: it waits for something, or the machine has no time for it."""
         for child in list(self._children):
-            if child.item < 0 or time.monotonic() - child.began < self.seconds * _WALL:
+            if child.item < 0 or child.waited < self.seconds * _WALL:
                 continue
             index = child.item
             selector.unregister(child.connection)

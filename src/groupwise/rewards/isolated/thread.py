@@ -2,7 +2,7 @@
 
 A thread cannot be killed. One that runs Python code is asked to end by an exception; one that waits in C for ever is
 left alone, and the run goes on without it. A function that holds the interpreter's lock in C stops this whole process:
-then a timer that needs no lock (faulthandler) prints every thread's stack and ends the process, a minute after the
+then a timer of the kernel that counts CPU time prints every thread's stack and ends the process, a minute after the
 deadline. What is named by path instead of given as an object runs in a process of its own and has none of this.
 
 Async functions run together on an event loop of their own. One that sets signal timers, which only the main thread
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import faulthandler
+import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
@@ -55,10 +56,12 @@ async def in_a_thread(reward: RewardFunction, answers: Answers, state: TrainerSt
 
 
 async def _off_the_loop(reward: RewardFunction, given: dict[str, Any], answers: Answers, watch: Watch) -> list[Mark]:
-    with _last_resort(reward.deadline):  # before the thread starts, which may never let this one run again
+    with _LastResort(
+        reward.deadline
+    ) as last_resort:  # before the thread starts, which may never let this one run again
         future, thread = in_background(lambda: run(reward, given, answers, (__file__, threading.__file__)))
         try:
-            return await _result(future, watch)
+            return await _result(future, watch, last_resort)
         except Failure as failure:
             if _SIGNALS not in failure.words or threading.current_thread() is not threading.main_thread():
                 raise
@@ -98,9 +101,11 @@ async def _on_the_loop(work: Coroutine[Any, Any, Result], watch: Watch) -> Resul
         raise
 
 
-async def _result(future: Future[Result], watch: Watch) -> Result:
+async def _result(future: Future[Result], watch: Watch, last_resort: _LastResort | None = None) -> Result:
     awaited = asyncio.wrap_future(future)
     while True:
+        if last_resort is not None:
+            last_resort.wind_up()
         done, _ = await asyncio.wait({awaited}, timeout=max(min(_TICK, watch.left), 0.001))
         if done:
             return awaited.result()
@@ -143,20 +148,37 @@ def _ask_to_end(thread: threading.Thread) -> None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
 
 
-@contextmanager
-def _last_resort(deadline: float) -> Generator[None]:
-    """End this process with every thread's stack, if nothing in it can run any more."""
-    error_output = sys.__stderr__
-    try:
-        assert error_output is not None
-        faulthandler.dump_traceback_later(deadline + _GRACE, exit=True, file=error_output.fileno())
-    except (AssertionError, OSError, ValueError):  # no such output here, as in some notebooks and services
-        yield
-        return
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+class _LastResort:
+    """Ends this process with every thread's stack if a function computes on and on and lets nothing else run.
+
+    It counts CPU time, in the kernel, and is wound up again as long as anything here can run. So neither a stopped nor
+    a suspended process dies of it. Where SIGPROF belongs to somebody else (a profiler), there is none.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self._seconds = deadline + _GRACE
+        self._armed = False
+
+    def __enter__(self) -> _LastResort:
+        error_output = sys.__stderr__
+        try:
+            if error_output is not None and signal.getsignal(signal.SIGPROF) is signal.SIG_DFL:
+                faulthandler.register(signal.SIGPROF, error_output, all_threads=True, chain=True)
+                self._armed = True
+        except (OSError, ValueError, AttributeError):  # no such output, as in some notebooks, or no such signal
+            return self
+        self.wind_up()
+        return self
+
+    def wind_up(self) -> None:
+        """Begin to count anew."""
+        if self._armed:
+            signal.setitimer(signal.ITIMER_PROF, self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        if self._armed:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            faulthandler.unregister(signal.SIGPROF)
 
 
 def _here(reward: RewardFunction, given: dict[str, Any], answers: Answers) -> list[Mark]:

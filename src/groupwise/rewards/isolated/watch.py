@@ -13,20 +13,24 @@ LOG = logging.getLogger("groupwise.rewards")
 PATIENCE = 30.0
 """Seconds of silence."""
 
+STRIDE = 2.0
+"""What a look at the clock counts at most. A process that was stopped, suspended or starved, and its deadlines with it,
+must not find that everything has been late meanwhile."""
+
 
 class Watch:
     """Where a call is. A function hangs when it neither returns nor goes on to another row for `deadline` seconds."""
 
     def __init__(self, reward: RewardFunction, answers: Answers, where: str) -> None:
         self._reward, self._answers, self._where = reward, answers, where
-        self._began = self._moved = time.monotonic()
-        self._said = self._began
+        self._began = self._looked = self._said = time.monotonic()
+        self._idle = 0.0
         self.row: int | None = None
 
     def touched(self, row: int) -> None:
         """It looks at this row now."""
         if row != self.row:
-            self.row, self._moved = row, time.monotonic()
+            self.row, self._idle = row, 0.0
 
     @property
     def name(self) -> str:
@@ -40,8 +44,11 @@ class Watch:
 
     @property
     def left(self) -> float:
-        """Seconds until it counts as hanging."""
-        return self._moved + self._reward.deadline - time.monotonic()
+        """Seconds until it counts as hanging. Has to be looked at again and again."""
+        now = time.monotonic()
+        self._idle += min(now - self._looked, STRIDE)
+        self._looked = now
+        return self._reward.deadline - self._idle
 
     def speak(self) -> None:
         """Say what is waited for, every half minute."""
