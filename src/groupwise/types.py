@@ -88,6 +88,8 @@ class Completion:
     """Why the environment failed. Such a completion has no grade."""
     environment: object = field(default=None, compare=False, repr=False)
     """The environment as the conversation left it."""
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    """What whoever sampled it has to say of it, for reward functions."""
 
     @property
     def drawn(self) -> int:

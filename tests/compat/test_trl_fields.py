@@ -106,7 +106,9 @@ OTHER = {
     "eval_steps": 7,
     "vespo_k_pos": 2.5,
 }
+EVALUATED = {"eval_strategy": "epoch", "save_strategy": "epoch"}
 BESIDE = {
+    "load_best_model_at_end": {**EVALUATED, "metric_for_best_model": "reward"},
     # What else has to be said for a value to be allowed at all.
     "trust_remote_code": {"model_init_kwargs": {"revision": "abc"}},
     "eval_delay": {"eval_strategy": "epoch"},
@@ -140,6 +142,7 @@ OF_THE_TRAINER = {
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
     *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "num_generations_eval"),
     *("save_strategy", "save_steps", "save_total_limit", "metric_for_best_model", "greater_is_better"),
+    "load_best_model_at_end",
     *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_revision"),
     *("remove_unused_columns", "reward_weights", "full_determinism", "max_tool_calling_iterations"),
     *("log_completions", "num_completions_to_print", "log_unique_prompts"),

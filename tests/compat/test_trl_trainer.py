@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from groupwise.compat.trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-from groupwise.errors import ModelError, RecipeError, RewardError, TaskError
+from groupwise.errors import EngineError, ModelError, RecipeError, RewardError, TaskError
 from toys import CHAT_TEMPLATE, LETTERS, char_tokenizer, tiny_model
 
 ROWS = [{"prompt": f"{letter}=", "answer": letter.upper()} for letter in "abcdefghijkl"]
@@ -199,6 +199,24 @@ def test_texts_are_continued_and_conversations_go_through_the_template(tmp_path)
     assert seen[0][1][0]["role"] == "assistant"
     with pytest.raises(TaskError, match="some are conversations"):
         made(tmp_path, data=[*ROWS, *talk], processing_class=tokenizer)
+
+
+def test_variables_of_the_template(tmp_path):
+    template = "{% if enable_thinking is defined and not enable_thinking %}z{% endif %}" + CHAT_TEMPLATE
+    tokenizer = char_tokenizer(template)
+    talk = [{"prompt": [{"role": "user", "content": row["prompt"]}]} for row in ROWS]
+    first = {}
+    for thinking in (True, False):
+        settings = {"max_steps": 1, "chat_template_kwargs": {"enable_thinking": thinking}}
+        trainer = made(tmp_path / str(thinking), nothing, data=talk, processing_class=tokenizer, settings=settings)
+        trainer.train()
+        first[thinking] = tokenizer.decode(trainer._parts.train.prompt_ids[0])
+    assert first[False] == "z" + first[True]
+    assert trainer.run.recipe().recipe.task.template_variables == {"enable_thinking": False}
+
+
+def nothing(completions, **kwargs):
+    return [0.0] * len(completions)
 
 
 class Diary(TrainerCallback):
@@ -422,7 +440,7 @@ def test_a_mistyped_argument_is_told(tmp_path):
         GRPOTrainer(model=tiny_model(), reward_funcs=[small_letters], agrs=config(tmp_path), train_dataset=DATA)
 
 
-@pytest.mark.parametrize("name", ["quantization_config", "rollout_func"])
+@pytest.mark.parametrize("name", ["quantization_config"])
 def test_what_is_not_there_is_refused_by_name(tmp_path, name):
     with pytest.raises(RecipeError, match=f"{name} is not available here"):
         made(tmp_path, **{name: print})
@@ -460,8 +478,138 @@ def test_an_environment_gives_the_reward(tmp_path):
     assert trainer.run.recipe().recipe.turns.limit == 3
     assert trainer.state.log_history[0]["rewards/Guess/mean"] == 0.0  # an untrained model calls nothing
     assert trainer.evaluate()["eval_rewards/Guess/mean"] == 0.0
-    with pytest.raises(RecipeError, match="several environments"):
-        made(tmp_path, None, data=talk, processing_class=words, environment_factory={"a": Guess})
+
+
+class Chat:
+    """Another environment, without a reward of its own."""
+
+    def reset(self, **row):
+        return None
+
+    def greet(self) -> str:
+        """Say hello."""
+        return "hello"
+
+
+def test_several_environments(tmp_path):
+    names = ["guess", "chat"]
+    talk = [
+        {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "answer": row["answer"],
+            "environment": names[place % 2],
+        }
+        for place, row in enumerate(ROWS)
+    ]
+    graded = []
+
+    def noted(completions, environment, environments, **kwargs):
+        graded.extend(zip(environment, (type(one).__name__ for one in environments), strict=True))
+        return [1.0] * len(completions)
+
+    words = char_tokenizer("{% if tools %}{{ tools[0].function.name }}{% endif %}" + CHAT_TEMPLATE)
+    more = {"environment_factory": {"guess": Guess, "chat": Chat}, "processing_class": words}
+    settings = {"max_completion_length": 4, "per_device_train_batch_size": 8, "shuffle_dataset": False, "max_steps": 1}
+    big = tiny_model(context=1024)
+    trainer = made(tmp_path, noted, data=talk, settings=settings, eval_dataset=talk[:2], model=big, **more)
+    trainer.train()
+    assert graded == [("guess", "Guess")] * 4 + [("chat", "Chat")] * 4
+    row = trainer.state.log_history[0]
+    assert (row["rewards/Guess/mean"], row["rewards/noted/mean"]) == (0.0, 1.0)
+    assert trainer.evaluate()["eval_reward"] == 1.0
+    first, second = map(words.decode, trainer._parts.train.prompt_ids[:2])
+    assert ("guess" in first, "greet" in first, "guess" in second, "greet" in second) == (True, False, False, True)
+    with pytest.raises(TaskError, match=r"'environment' of this row says None"):
+        made(tmp_path, noted, data=[{**row, "environment": None} for row in talk], settings=settings, **more)
+    with pytest.raises(TaskError, match="empty dict"):
+        made(tmp_path, noted, data=talk, environment_factory={}, processing_class=char_tokenizer(CHAT_TEMPLATE))
+
+
+def test_an_environment_that_brings_the_prompts(tmp_path):
+    class Asks(Guess):
+        def reset(self, **row):
+            self.secret, self.right = "B", False
+            return "b="
+
+    settings = {"max_completion_length": 4, "max_steps": 2}
+    words = char_tokenizer(CHAT_TEMPLATE)
+    more = {"processing_class": words, "environment_factory": Asks, "model": tiny_model(context=1024)}
+    trainer = made(tmp_path, None, data=None, settings=settings, **more)
+    trainer.train()
+    group = trainer.run.rollouts(2)[0]
+    assert "b=" in words.decode(group.prompt_ids)
+    with pytest.raises(RecipeError, match="set max_steps"):
+        made(tmp_path, None, data=None, settings={**settings, "max_steps": -1}, **more)
+
+
+def test_rollouts_of_the_scripts_own(tmp_path):
+    asked, graded = [], []
+
+    def rollout(prompts, trainer):
+        tokenizer = trainer.processing_class
+        asked.append(prompts)
+        ids = [
+            [*tokenizer.encode("ab" if place % 2 else "AbC"), tokenizer.eos_token_id] for place in range(len(prompts))
+        ]
+        return {
+            "prompt_ids": [tokenizer.encode(prompt) for prompt in prompts],
+            "completion_ids": ids,
+            "logprobs": [[-2.0] * len(one) for one in ids],
+            "env_mask": [[1] * (len(one) - 1) + [0] for one in ids],
+            "score": [float(place) for place in range(len(prompts))],
+            "engine": "mine",
+        }
+
+    def noted(completions, score, engine, **kwargs):
+        graded.append((list(completions), score, engine))
+        return score
+
+    trainer = made(tmp_path, noted, rollout_func=rollout, settings={"max_steps": 2, "num_iterations": 2})
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    assert [len(prompts) for prompts in asked] == [4]
+    assert len(set(asked[0])) == 1  # one problem, once for each of its completions
+    assert graded == [(["AbC", "ab", "AbC", "ab"], [0.0, 1.0, 2.0, 3.0], ["mine"] * 4)]
+    row = trainer.state.log_history[0]
+    assert (row["reward"], row["completions/clipped_ratio"]) == (1.5, 0.0)
+    assert any(not torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ([], "returned a list"),
+        ({"prompt_ids": [[1]] * 4, "completion_ids": [[1]] * 4}, "no 'logprobs'"),
+        ({"prompt_ids": [[1]], "completion_ids": [[1]], "logprobs": [[0.0]]}, "1 prompt_ids for 4 prompts"),
+        ({"prompt_ids": [[1]] * 4, "completion_ids": [[1]] * 4, "logprobs": [[]] * 4}, "one of each"),
+    ],
+)
+def test_rollouts_that_cannot_be(tmp_path, said, words):
+    with pytest.raises(EngineError, match=words):
+        made(tmp_path, rollout_func=lambda prompts, trainer: said).train()
+
+
+def test_routers_without_a_loss_are_told_of(tmp_path):
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "moe_intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+    }
+    shape = Qwen3MoeConfig(
+        vocab_size=len(LETTERS) + 4, pad_token_id=0, eos_token_id=1, bos_token_id=None, **sizes, **heads
+    )
+    args = config(tmp_path)
+    with pytest.warns(UserWarning, match=r"router_aux_loss_coef = 0\.001 .* changes nothing here"):
+        GRPOTrainer(Qwen3MoeForCausalLM(shape), small_letters, args, DATA, processing_class=char_tokenizer())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        args = config(tmp_path, router_aux_loss_coef=0.0)
+        GRPOTrainer(Qwen3MoeForCausalLM(shape), small_letters, args, DATA, processing_class=char_tokenizer())
 
 
 def test_a_configuration_of_trl_itself_is_told_from_ours(tmp_path):

@@ -1,4 +1,4 @@
-"""The tutorials' whole scripts, ids and all, in a process of their own whose hub is the stand-in."""
+"""Whole TRL scripts, ids and all, in a process of their own whose hub is the stand-in."""
 
 import json
 import os
@@ -45,8 +45,8 @@ def test_short_stories_from_the_import_line_to_the_pipeline(hub, tmp_path):
 
 def test_gsm8k_in_chinese_with_fp16(hub, tmp_path):
     said = run(hub, tmp_path, HERE / "scripts" / "gsm8k_xml.py")
-    assert said.rstrip().endswith("搞定！") or "搞定！" in said
-    assert said.count("是否正确") == 3
+    assert "完成" in said
+    assert said.count("答对了吗") == 3
     folder = tmp_path / "outputs" / "Qwen-1.5B-GRPO"
     assert (folder / "adapter_model.safetensors").is_file()
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == QWEN

@@ -21,6 +21,9 @@ class Watcher:
     def __init__(self, last):
         self.last, self.heard = last, []
 
+    def may_keep(self, keep):
+        self.keep = keep
+
     async def begins(self, state):
         self.heard.append(("begins", state.global_step))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from groupwise.types import Completion, Prompt, Sampling
 
@@ -26,6 +26,7 @@ class Speaker:
     sampling: Sampling
     style: PromptStyle
     system_prompt: str | None
+    variables: Mapping[str, Any]
     max_rows: int
     seed: int
 
@@ -43,6 +44,7 @@ class Speaker:
             sampling=sampling if temperature is None else replace(sampling, temperature=temperature),
             style=recipe.task.prompt_style,
             system_prompt=system_prompt_of(recipe.task.kind, recipe.task.system_prompt),
+            variables=recipe.task.template_variables,
             max_rows=recipe.engine.max_rows,
             seed=seed,
         )
@@ -59,7 +61,13 @@ class Speaker:
         # A new one each time: one that was interrupted may still hold rows.
         engine = EmbeddedEngine(self.policy, self.max_rows)
         rendered = [
-            render(prompt, self.policy.tokenizer, style=self.style, system_prompt=self.system_prompt)
+            render(
+                prompt,
+                self.policy.tokenizer,
+                style=self.style,
+                system_prompt=self.system_prompt,
+                variables=self.variables,
+            )
             for prompt in prompts
         ]
         calls = [

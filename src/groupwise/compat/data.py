@@ -25,8 +25,13 @@ class _Streamed(Protocol):
     def take(self, n: int) -> Iterable[Mapping[str, Any]]: ...
 
 
-def training_rows(dataset: object, args: SharedConfig, batches: Batches) -> Rows:
-    """The rows to train on. Of a stream as many as `max_steps` asks for, in its order or mixed within its buffer."""
+def training_rows(dataset: object, args: SharedConfig, batches: Batches, *, owned: bool = False) -> Rows:
+    """The rows to train on. Of a stream as many as `max_steps` asks for, in its order or mixed within its buffer.
+    `owned`: there is one environment, which may bring the prompts itself, from its `reset`."""
+    if dataset is None and owned:
+        if args.max_steps <= 0:
+            raise RecipeError("without train_dataset nobody knows how long training is: set max_steps")
+        return [{"prompt": [{"role": "user", "content": ""}]} for _ in range(batches.prompts)]
     if dataset is None:
         raise TaskError("train_dataset is needed: rows with a `prompt` and what the reward functions ask for")
     if isinstance(dataset, Mapping):

@@ -32,6 +32,7 @@ async def examine(
         prompt_ids=dict(zip((p.id for p in prompts.problems), prompts.prompt_ids, strict=True)),
         seed=parts.recipe.seed,
         conversations=conversations_of(parts, engine),
+        sampler=parts.sampler,
     )
     log = GradingLog()
     # A step that no training has: the same rows get the same random numbers at each evaluation.

@@ -27,6 +27,7 @@ from groupwise.compat.config import SharedConfig
 from groupwise.compat.metrics import averaged, step_metrics, tokens_of
 from groupwise.errors import RecipeError
 from groupwise.rewards import TrainerState
+from groupwise.training.companion import Keep
 from groupwise.types import Group
 
 Metrics = dict[str, float | None]
@@ -39,8 +40,8 @@ class Acts(Protocol):
         """Evaluate and return TRL's metrics."""
         ...
 
-    def save_checkpoint(self, step: int) -> str:
-        """Write a checkpoint and return its folder."""
+    def save_checkpoint(self, step: int) -> bool:
+        """Write a checkpoint; whether the disk took it."""
         ...
 
     def keep(self, step: int, groups: Sequence[Group]) -> None:
@@ -65,18 +66,31 @@ class Flow:
         self._groups: Sequence[Group] = ()
         self._logged = 0
         self._began = time.perf_counter()
+        self.keep: Keep | None = None
+        """How to save the run as it stands, once it has begun."""
+
+    def take_up(self, state: Progress) -> None:
+        """Be as far as a checkpoint was; how often to log, evaluate and save is what the script says now."""
+        state.max_steps, state.num_train_epochs = self.state.max_steps, self.state.num_train_epochs
+        state.train_batch_size = self.state.train_batch_size
+        state.compute_steps(self.args, state.max_steps)
+        self.state = state
 
     # --- the companion
+
+    def may_keep(self, keep: Keep) -> None:
+        """For the checkpoints that flags ask for."""
+        self.keep = keep
 
     async def begins(self, state: TrainerState) -> None:
         """`on_train_begin` and `on_epoch_begin` where it is time for them, and `on_step_begin`."""
         if not self._losses:
             self._began = time.perf_counter()
-            self.state.epoch = self.state.global_step / self._an_epoch
+            self._be_at((state.global_step - 1) * self.batches.optimizer_steps)
             self._tell(self.handler.on_train_begin)
             if self.args.eval_on_start:
                 await self.evaluate()
-        if self._epoch_turns(self.state.global_step):
+        if self._epoch_turns(self.state.global_step) or not self._losses:
             self._tell(self.handler.on_epoch_begin)
         self._tell(self.handler.on_step_begin)
 
@@ -114,8 +128,7 @@ class Flow:
             self.acts.keep(self.state.global_step, self._groups)
         if self.control.should_evaluate:
             await self.evaluate()
-        if self.control.should_save:
-            self.acts.save_checkpoint(self.state.global_step)
+        if self.control.should_save and self.acts.save_checkpoint(self.state.global_step):
             self._tell(self.handler.on_save)
 
     async def evaluate(self) -> Metrics:
@@ -147,6 +160,12 @@ class Flow:
         self.log(summary)
         self._tell(self.handler.on_train_end)
         return summary
+
+    def _be_at(self, done: int) -> None:
+        """So many optimizer steps are done: none, or what the run goes on from."""
+        self.state.global_step = self._logged = done
+        self.state.epoch = done / self._an_epoch
+        self.state.log_history = [row for row in self.state.log_history if row["step"] <= done]
 
     def _tell(self, event: Callable[..., TrainerControl]) -> None:
         self.control = event(self.args, self.state, self.control)

@@ -27,6 +27,8 @@ class Brought:
     tokenizer: PreTrainedTokenizerBase | None
     adapters: Any
     told: Callable[[str], None]
+    no_router_loss: bool = False
+    """Whether the script said itself that a mixture's routers get no loss of their own."""
 
     @property
     def name(self) -> str:
@@ -36,6 +38,7 @@ class Brought:
     def policy(self, recipe: Recipe) -> Policy:
         """Load what is only named, put the adapters in, and check that it runs as it should."""
         model, tokenizer = self._given(recipe)
+        self._tell_of_routers(model)
         if self.adapters is not None:
             if isinstance(model, PeftModel):
                 raise ModelError("peft_config is given, and the model carries adapters already: give one of the two")
@@ -43,6 +46,16 @@ class Brought:
         if isinstance(model, PeftModel):
             return prepare_adapted(model, tokenizer, recipe.model)
         return prepare_policy(model, tokenizer, recipe.model)
+
+    def _tell_of_routers(self, model: PreTrainedModel | PeftModel) -> None:
+        """TRL adds it where the model's configuration has a coefficient."""
+        settings = vars(model.config.get_text_config())
+        share = settings.get("router_aux_loss_coef") or 0.0
+        if "output_router_logits" in settings and share and not self.no_router_loss:
+            self.told(
+                f"router_aux_loss_coef = {share} of the model's configuration changes nothing here: the loss that "
+                "keeps a mixture's experts evenly used is not computed. router_aux_loss_coef=0 says that you know"
+            )
 
     def _given(self, recipe: Recipe) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
         if isinstance(self.model, str):

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from groupwise.compat.config import SharedConfig
+from groupwise.compat.translate import as_dict
 from groupwise.errors import ModelError, RecipeError, RewardError
 from groupwise.models.load import pick_device
-from groupwise.rewards import RewardFunction, as_reward, with_unique_names
+from groupwise.rewards import RewardFunction, RewardModel, as_reward, with_unique_names
 from groupwise.tasks import World
 
 
 def reward_functions(
-    given: object, processing_classes: object, args: SharedConfig, world: World | None = None
+    given: object, processing_classes: object, args: SharedConfig, worlds: Iterable[World] = ()
 ) -> tuple[RewardFunction, ...]:
     """All of them with their weights, named as TRL names them: a function by its name, a model by the last part of
     its id. There may be none where an environment gives rewards of its own."""
     listed: list[Any] = list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
-    if not listed and world is not None and world.earns:
+    if not listed and any(world.earns for world in worlds):
         return ()
     if not listed:
         raise RewardError("reward_funcs is empty: give a function, a model that classifies sequences, or its id")
@@ -44,19 +44,29 @@ def reward_functions(
 
 def _reward(given: Any, tokenizer: Any, weight: float, args: SharedConfig) -> RewardFunction:
     if isinstance(given, str):
-        model = _loaded(given, args)
-        return RewardFunction(
-            given.rstrip("/").rpartition("/")[2], ModelReward.of(model, tokenizer, given, args), weight
-        )
+        return _of_model(_loaded(given, args), given, tokenizer, weight, args)
     if isinstance(given, nn.Module):
         if not isinstance(given, PreTrainedModel):
             raise RewardError(
                 f"{type(given).__name__} is no model of transformers: wrap it in a function that returns its scores"
             )
-        name = str(given.config.name_or_path)
-        short = name.rstrip("/").rpartition("/")[2] or type(given).__name__
-        return RewardFunction(short, ModelReward.of(given, tokenizer, name, args), weight)
+        return _of_model(given, str(given.config.name_or_path), tokenizer, weight, args)
     return as_reward(cast("Callable[..., Any]", given), weight)
+
+
+def _of_model(model: PreTrainedModel, name: str, tokenizer: Any, weight: float, args: SharedConfig) -> RewardFunction:
+    """With the model's own tokenizer, if none is given, on the device that training is on."""
+    short = name.rstrip("/").rpartition("/")[2] or type(model).__name__
+    if tokenizer is None:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=args.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"the reward model {name or short!r} comes without a tokenizer: give it as reward_processing_classes"
+            ) from error
+    module = cast(nn.Module, model).to(pick_device("cpu" if args.use_cpu else "auto"))
+    variables = as_dict(args.chat_template_kwargs)
+    return RewardFunction(short, RewardModel(module, tokenizer, name=short, variables=variables), weight)
 
 
 def _loaded(name: str, args: SharedConfig) -> PreTrainedModel:
@@ -71,44 +81,3 @@ def _loaded(name: str, args: SharedConfig) -> PreTrainedModel:
             f"one could not be loaded ({first})"
         ) from error
     return cast(PreTrainedModel, model)
-
-
-class ModelReward:
-    """The first logit of a model that classifies sequences: of the prompt and the completion as one text, or of the
-    conversation as the model's own chat template renders it."""
-
-    def __init__(self, model: PreTrainedModel, tokenizer: Any) -> None:
-        self._model = model.eval()
-        self._tokenizer = tokenizer
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, tokenizer: Any, name: str, args: SharedConfig) -> ModelReward:
-        """With the model's own tokenizer, if none is given, on the device that training is on."""
-        if tokenizer is None:
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=args.trust_remote_code)
-            except (OSError, ValueError) as error:
-                raise ModelError(
-                    f"the reward model {name or type(model).__name__!r} comes without a tokenizer: give it as "
-                    "reward_processing_classes"
-                ) from error
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-        cast(nn.Module, model).to(pick_device("cpu" if args.use_cpu else "auto"))
-        return cls(model, tokenizer)
-
-    @torch.no_grad()
-    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
-        """One score for each completion."""
-        texts = [self._text(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
-        inputs = self._tokenizer(
-            texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False
-        ).to(self._model.device)
-        return self._model(**inputs).logits[:, 0].float().tolist()
-
-    def _text(self, prompt: Any, completion: Any) -> str:
-        if isinstance(prompt, str):
-            return prompt + completion
-        messages: list[Mapping[str, Any]] = [*prompt, *completion]
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False))

@@ -6,7 +6,7 @@ import difflib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import enable_full_determinism
@@ -18,7 +18,6 @@ from groupwise.learner.optimizer import OwnOptimizer, check_available
 from groupwise.models.load import pick_device
 from groupwise.tasks import World
 from groupwise.training.reporter import QuietReporter
-from groupwise.training.talk import given_world
 
 FIRST = (
     "model",
@@ -42,7 +41,6 @@ MORE: Mapping[str, Any] = {
 
 REFUSED = {
     "quantization_config": "weights of few bits cannot be trained here: use peft_config and bf16=True",
-    "rollout_func": "write an environment whose step() answers the model (environment_factory takes one)",
 }
 """What there is not, and what to use instead."""
 
@@ -57,24 +55,15 @@ def checked_more(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, words in REFUSED.items():
         if given.get(name) is not None:
             raise RecipeError(f"{name} is not available here: {words}")
+    if given.get("rollout_func") is not None and (given.get("tools") or given.get("environment_factory")):
+        raise RecipeError("rollout_func holds the whole conversation: let it call the tools and the environment itself")
     return {**MORE, **given}
 
 
-def world_given(tools: Any, factory: Any) -> World | None:
-    """What `tools` and `environment_factory` are together."""
-    if isinstance(factory, Mapping):
-        names = ", ".join(map(str, cast("Mapping[object, object]", factory)))
-        raise RecipeError(
-            f"environment_factory has several environments ({names}): give one class that chooses by what its reset "
-            "is given, the row"
-        )
-    return given_world(list(tools or ()), factory)
-
-
-def turns_settings(args: SharedConfig, world: World | None) -> dict[str, Any]:
+def turns_settings(args: SharedConfig, worlds: Mapping[str, World]) -> dict[str, Any]:
     """How many turns the model may take: one more than calls of tools, or as many as there is room for."""
     calls = args.max_tool_calling_iterations if isinstance(args, GRPOConfig) else None
-    if world is None:
+    if not worlds:
         return {}
     return {"turns.limit": 1_000 if calls is None else calls + 1}
 

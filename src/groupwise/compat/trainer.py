@@ -25,12 +25,13 @@ from transformers.trainer_utils import TrainOutput
 from groupwise.compat import hub
 from groupwise.compat.batches import batches_of
 from groupwise.compat.callbacks import Callback, handler_of
-from groupwise.compat.checkpoints import write_checkpoint
+from groupwise.compat.checkpoints import Place, asked_for, go_back_to, read_checkpoint, thin_out, write_checkpoint
 from groupwise.compat.completions import print_completions, write_completions
 from groupwise.compat.config import GRPOConfig, RLOOConfig, SharedConfig
 from groupwise.compat.data import Rows, evaluation_rows, is_stream, prompt_style, training_rows
 from groupwise.compat.examine import examine, joined
 from groupwise.compat.flow import Flow, Metrics
+from groupwise.compat.own_rollouts import OwnRollouts
 from groupwise.compat.policies import Brought
 from groupwise.compat.reward_models import reward_functions
 from groupwise.compat.setup import (
@@ -43,19 +44,19 @@ from groupwise.compat.setup import (
     own_optimizer,
     prepare_process,
     turns_settings,
-    world_given,
 )
 from groupwise.compat.translate import translate
+from groupwise.compat.worlds import problems_of_rows, several, task_of_rows, worlds_given
 from groupwise.config import LoadedRecipe, Recipe
 from groupwise.config.sections import OptimizerSection
-from groupwise.errors import RecipeError, TaskError
+from groupwise.errors import RunError, TaskError
 from groupwise.models.policy import Policy
 from groupwise.models.save import save_policy
 from groupwise.rewards import TrainerState
 from groupwise.runs.folder import RunFolder
-from groupwise.tasks.rows import to_problems
 from groupwise.training.build import Given, Parts, fitted
 from groupwise.training.given import IN_MEMORY, recipe_of
+from groupwise.training.keeper import take_weights
 from groupwise.training.talk import with_world
 from groupwise.training.trainer import Trainer, run_to_end
 from groupwise.types import Group
@@ -86,19 +87,27 @@ class GRPOTrainer:
         self.args = checked_args(args, self.config, model)
         prepare_process(self.args)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
-        brought = Brought(model, checked_tokenizer(processing_class), rest["peft_config"], _tell)
+        brought = Brought(
+            model, checked_tokenizer(processing_class), rest["peft_config"], _tell, self.args.router_aux_loss_coef == 0
+        )
         batches = batches_of(self.args)
-        self._rows = training_rows(train_dataset, self.args, batches)
-        self._world = world_given(rest["tools"], rest["environment_factory"])
-        rewards = reward_functions(reward_funcs, reward_processing_classes, self.args, self._world)
+        self._worlds = worlds_given(rest["tools"], rest["environment_factory"])
+        owned = rest["environment_factory"] is not None and not several(self._worlds)
+        self._rows = training_rows(train_dataset, self.args, batches, owned=owned)
+        rewards = reward_functions(reward_funcs, reward_processing_classes, self.args, self._worlds.values())
         loaded, made = self._recipe(brought, rewards)
         self._flow = Flow(
             self.args, handler_of(self.args, callbacks), batches, len(self._rows), loaded.recipe.train.steps
         )
         self._flow.acts = self
         self._loaded = loaded
+        own = rest["rollout_func"]
         self._given = replace(
-            made, policy=brought.policy, companion=self._flow, optimizer=own_optimizer(rest["optimizers"])
+            made,
+            policy=brought.policy,
+            companion=self._flow,
+            optimizer=own_optimizer(rest["optimizers"]),
+            sampler=None if own is None else OwnRollouts(own, self, lambda: self._parts.policy),
         )
         self._core = Trainer.from_recipe(loaded, LoggingReporter(), self._given)
         self._parts = self._core.parts
@@ -118,11 +127,11 @@ class GRPOTrainer:
         settings["run.name"] = free_name(Path(settings["run.folder"]), settings["run.name"])
         if is_stream(self.train_dataset):
             settings["problems.order"] = "data"  # the stream has an order already
-        settings |= turns_settings(self.args, self._world)
-        loaded, given = recipe_of(
-            brought.name or IN_MEMORY, self._rows, rewards, with_world(settings, self._world), None
-        )
-        return loaded, replace(given, world=self._world)
+        settings |= turns_settings(self.args, self._worlds)
+        world = self._worlds.get("")
+        task = task_of_rows(self._rows, self._worlds) if several(self._worlds) else self._rows
+        loaded, given = recipe_of(brought.name or IN_MEMORY, task, rewards, with_world(settings, world), None)
+        return loaded, replace(given, world=world)
 
     # --- what scripts look at
 
@@ -170,10 +179,14 @@ class GRPOTrainer:
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Train to `max_steps`, or to what a callback wants; the model is the trained one afterwards."""
         if resume_from_checkpoint:
-            raise RecipeError("resume_from_checkpoint is not available here yet: start with the saved model as `model`")
-        if self.run is not None:
-            self._begin_again()
+            self._go_on(asked_for(Path(self.args.output_dir or "."), resume_from_checkpoint))
+        elif self.run is not None:
+            section = self._loaded.recipe.run
+            self._again(free_name(Path(section.folder), section.name))
         self.run = self._core.train()
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            place, _ = read_checkpoint(Path(self.state.best_model_checkpoint))
+            take_weights(self._parts.policy, place.checkpoint())
         summary = self._flow.end()
         if self.args.push_to_hub:
             self.push_to_hub()
@@ -207,15 +220,22 @@ class GRPOTrainer:
         """Evaluate on `eval_dataset`."""
         return await self._examined(self.eval_dataset)
 
-    def save_checkpoint(self, step: int) -> str:
+    def save_checkpoint(self, step: int) -> bool:
         """`output_dir/checkpoint-N`, and the upload where every save is uploaded."""
-        folder = Path(self.args.output_dir or ".")
-        path = write_checkpoint(folder, self._parts.policy, self.state, limit=self.args.save_total_limit)
+        kept = None if self._flow.keep is None else self._flow.keep()
+        if kept is None:
+            return False
+        folder = Path(self.args.output_dir or ".").absolute()
+        run, path = kept.absolute().parents[1], folder / f"checkpoint-{step}"
+        place = Place(run, int(kept.name.rpartition("_")[2]))
         if self.state.best_global_step == step:
             self.state.best_model_checkpoint = str(path)
+            RunFolder.open(run).checkpoints.point("best", place.step)
+        write_checkpoint(path, self._parts.policy, self.state, place)
+        thin_out(folder, self.args.save_total_limit, self.state.best_model_checkpoint)
         if self.args.push_to_hub and self.args.hub_strategy == "every_save":
             self.push_to_hub(f"Training in progress, step {step}")
-        return str(path)
+        return True
 
     def keep(self, step: int, groups: Sequence[Group]) -> None:
         """`log_completions`."""
@@ -239,12 +259,20 @@ class GRPOTrainer:
         )
 
     def _fitted(self, parts: Parts, rows: Rows, prefix: str) -> Any:
-        return fitted(to_problems(rows, f"{prefix}eval"), parts.task, parts.policy, parts.recipe)
+        return fitted(problems_of_rows(rows, f"{prefix}eval", self._worlds), parts.task, parts.policy, parts.recipe)
 
-    def _begin_again(self) -> None:
-        """Another run of the same script, with the weights as they are."""
+    def _go_on(self, path: Path) -> None:
+        """The run of a checkpoint, from there."""
+        place, state = read_checkpoint(path)
+        if place.run.parent != Path(self._loaded.recipe.run.folder).absolute():
+            raise RunError(f"{path} belongs to {place.run}: set output_dir to {place.run.parents[1]} to go on with it")
+        go_back_to(place)
+        self._again(place.run.name)
+        self._flow.take_up(state)
+
+    def _again(self, name: str) -> None:
+        """A run of this name by the same script, with the weights as they are."""
         section = self._loaded.recipe.run
-        name = free_name(Path(section.folder), section.name)
         recipe = self._loaded.recipe.model_copy(update={"run": section.model_copy(update={"name": name})})
         policy, handler = self._parts.policy, self._flow.handler
         self._flow = Flow(self.args, handler, self._flow.batches, len(self._rows), recipe.train.steps)

@@ -115,6 +115,9 @@ def translate(args: SharedConfig, problems: int | None) -> Translation:
     return Translation(settings, batches, tuple(_said(args, chosen)))
 
 
+_ALL = 1_000_000
+
+
 def refused(args: SharedConfig) -> dict[str, str]:
     """The fields whose values there is nothing like here, and what to use instead."""
     keys = {name.partition("[")[0]: f"{name}: {words}" for name, words in _refused_keys(args)}
@@ -131,15 +134,18 @@ def _refusals(args: SharedConfig, chosen: Mapping[str, Any]) -> Iterator[tuple[s
     if args.lr_scheduler_type not in SCHEDULES:
         words = f"make the scheduler yourself: optimizers=(optimizer, scheduler); built in are {', '.join(SCHEDULES)}"
         yield "lr_scheduler_type", words
+    if args.load_best_model_at_end and args.metric_for_best_model in ("loss", "eval_loss"):
+        words = "an evaluation samples and grades, and has no loss: say which of its metrics, such as 'reward'"
+        yield "metric_for_best_model", words
     if args.hub_strategy in ("checkpoint", "all_checkpoints"):
         yield "hub_strategy", 'checkpoints stay on this disk: "every_save" and "end" upload the model'
 
 
 def _refused_keys(args: SharedConfig) -> Iterator[tuple[str, str]]:
-    for key in _dict(args.generation_kwargs):
+    for key in as_dict(args.generation_kwargs):
         if key not in {*SAMPLED, "do_sample"}:
             yield f"generation_kwargs[{key!r}]", f"there are {', '.join(SAMPLED)}"
-    for key in _dict(args.model_init_kwargs):
+    for key in as_dict(args.model_init_kwargs):
         if key in ("quantization_config", "load_in_4bit", "load_in_8bit"):
             yield f"model_init_kwargs[{key!r}]", "weights of few bits cannot be trained here: use peft_config and bf16"
         elif key not in (*_LOADED_AS, *_NO_MATTER):
@@ -156,6 +162,8 @@ def _said(args: SharedConfig, chosen: Mapping[str, Any]) -> Iterator[str]:
         applies, why_not = _ONLY.get(name, (None, ""))
         if name == "do_eval" and args.eval_strategy != "no":
             continue  # transformers sets it by itself
+        if name == "dataloader_pin_memory" and args.use_cpu:
+            continue  # and this one
         if rule.verdict == "idle":
             yield f"{name} = {value!r} changes nothing here: {rule.words}"
         elif applies is not None and not applies(args):
@@ -168,7 +176,7 @@ def _said(args: SharedConfig, chosen: Mapping[str, Any]) -> Iterator[str]:
             "wandb_log_unique_prompts",
         ):
             yield f"{name} is no longer a setting of TRL's or transformers'; here it is {rule.words}"
-    for key in _dict(args.model_init_kwargs):
+    for key in as_dict(args.model_init_kwargs):
         if key in _NO_MATTER:
             yield f"model_init_kwargs[{key!r}] changes nothing here: attention, cache and device are the policy's own"
 
@@ -202,14 +210,14 @@ def _sampling(args: SharedConfig) -> dict[str, Any]:
         "min_p": float(args.min_p or 0.0),
         "repetition_penalty": float(args.repetition_penalty),
     }
-    for key, value in _dict(args.generation_kwargs).items():
+    for key, value in as_dict(args.generation_kwargs).items():
         listed = key in ("stop_strings", "eos_token_id") and not isinstance(value, list)
         settings |= {SAMPLED[key]: [value] if listed else value} if key in SAMPLED else {}
     return {f"sampling.{name}": value for name, value in settings.items()}
 
 
 def _model(args: SharedConfig) -> dict[str, Any]:
-    given = _dict(args.model_init_kwargs)
+    given = as_dict(args.model_init_kwargs)
     loaded_as = str(given.get("dtype", given.get("torch_dtype", "float32"))).removeprefix("torch.")
     dtype = "fp16" if args.fp16 else "bf16" if args.bf16 else DTYPES.get(loaded_as, "fp32")
     settings: dict[str, Any] = {
@@ -219,6 +227,8 @@ def _model(args: SharedConfig) -> dict[str, Any]:
     }
     settings |= {"model.device": "cpu"} if args.use_cpu else {}
     settings |= {"model.revision": given["revision"]} if given.get("revision") else {}
+    if variables := as_dict(args.chat_template_kwargs):
+        settings["task.template_variables"] = variables
     if args.max_prompt_length is not None:
         settings |= {"task.max_prompt_tokens": args.max_prompt_length, "task.long_prompts": "truncate"}
     return settings
@@ -227,9 +237,18 @@ def _model(args: SharedConfig) -> dict[str, Any]:
 def _run(args: SharedConfig) -> dict[str, Any]:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", args.run_name or "run").lstrip("._-")[:90]
     folder = Path(args.output_dir or "trainer_output") / "runs"
-    return {"run.folder": str(folder), "run.name": name or "run", "evaluation.before": False}
+    limit = args.save_total_limit
+    return {
+        "run.folder": str(folder),
+        "run.name": name or "run",
+        "evaluation.before": False,
+        # What `checkpoint-N` goes on from is kept as long as `checkpoint-N` is; the run's own end is one more.
+        "checkpoints.every": 0,
+        "checkpoints.best": False,
+        "checkpoints.keep": limit + 1 if limit else _ALL,
+    }
 
 
-def _dict(value: object) -> dict[str, Any]:
+def as_dict(value: object) -> dict[str, Any]:
     """Of a field that TRL takes as a dict, and from a command line as JSON."""
     return dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else {}

@@ -18,6 +18,8 @@ class TaskSection(Section):
     prompt_style: Literal["auto", "chat", "plain"] = "auto"
     """`chat` renders with the tokenizer's chat template, `plain` joins the texts with newlines. `auto`: chat where the
     tokenizer has a template."""
+    template_variables: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """What the chat template may ask for beside the messages, as in `{enable_thinking = false}`."""
     max_prompt_tokens: int | None = Field(default=None, ge=1)
     """Longest prompt; unset: what the model's context leaves beside the completion."""
     long_prompts: Literal["drop", "truncate", "error"] = "drop"

@@ -12,7 +12,7 @@ padded at the right; no special tokens added; the reward is the first logit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -28,7 +28,8 @@ Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class RewardModel:
-    """A module whose first logit is the reward. Rows are graded longest first, in batches, on the module's device."""
+    """A module whose first logit is the reward. Rows are graded longest first, in batches, on the module's device.
+    `variables` are for its chat template."""
 
     def __init__(
         self,
@@ -38,16 +39,18 @@ class RewardModel:
         batch: int = 16,
         longest: int | None = None,
         name: str | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> None:
         self.module = module.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.batch, self.longest = batch, longest
+        self.batch, self.longest, self.variables = batch, longest, dict(variables or {})
         self.__name__ = name or _name_of(module)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         config: Any = vars(module).get("config")
-        if config is not None and config.pad_token_id is None:
-            config.pad_token_id = tokenizer.pad_token_id  # without it the model does not know which token is the last
+        if config is not None:
+            # By it the model knows which token is the last: it has to be the one that the tokenizer pads with.
+            config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
         """One reward per row."""
@@ -64,7 +67,7 @@ class RewardModel:
         if isinstance(prompt, str):
             return prompt + completion
         messages = [*prompt, *completion]
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False))
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **self.variables))
 
     def _graded(self, texts: list[str]) -> list[float]:
         import torch

@@ -34,18 +34,20 @@ def render(
     style: PromptStyle = "auto",
     system_prompt: str | None = None,
     tools: Sequence[Mapping[str, Any]] = (),
+    variables: Mapping[str, Any] | None = None,
 ) -> tuple[int, ...]:
     """The prompt's token ids, ready to be continued.
 
     A conversation that ends with an assistant message is continued inside of that message (a prefill); any other one
     gets the header of a new assistant message.
 
-    `tools` are JSON schemas that the template shows the model; a plain prompt has no place for them.
+    `tools` are JSON schemas that the template shows the model, `variables` what else it may ask for, such as
+    `{"enable_thinking": False}`; a plain prompt has no place for either.
     Example: `render("347+589=?", tokenizer, style="plain")`
     """
     messages = _messages(prompt, system_prompt)
     if style == "chat" or (style == "auto" and has_template(tokenizer)):
-        return encoded(templated(messages, tokenizer, tools), tokenizer, add_special_tokens=False)
+        return encoded(templated(messages, tokenizer, tools, variables), tokenizer, add_special_tokens=False)
     text = _joined(prompt, messages)
     return _without_end(
         encoded(text, tokenizer, add_special_tokens=True),
@@ -84,7 +86,10 @@ def has_template(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def templated(
-    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, tools: Sequence[Mapping[str, Any]] = ()
+    messages: Sequence[Message],
+    tokenizer: PreTrainedTokenizerBase,
+    tools: Sequence[Mapping[str, Any]] = (),
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     """The conversation as the template writes it, up to where the model goes on."""
     if not has_template(tokenizer):
@@ -101,6 +106,7 @@ def templated(
             tokenize=False,
             add_generation_prompt=not prefilled,
             continue_final_message=prefilled,
+            **(variables or {}),
         )
     except Exception as error:  # a template is a program that came with the model
         roles = ", ".join(str(message["role"]) for message in messages)

@@ -99,7 +99,7 @@ class Conversations:
             if not branch.failure:
                 alike.setdefault(branch.prompt_ids, []).append(branch)
         await asyncio.gather(*(self._together(ids, some, sampling) for ids, some in alike.items()))
-        trunk = _shared([branch.prompt_ids for branch in branches])
+        trunk = shared_start([branch.prompt_ids for branch in branches])
         rollouts = tuple(Rollout(branch.completion(trunk, self.world)) for branch in branches)
         return Group(problem, branches[0].prompt_ids[:trunk], rollouts)
 
@@ -192,7 +192,7 @@ def _with(prompt: Prompt, said: str) -> Prompt:
     return (*prompt[:-1], {**prompt[-1], "content": f"{prompt[-1]['content']}{said}"})
 
 
-def _shared(prompts: Sequence[tuple[int, ...]]) -> int:
+def shared_start(prompts: Sequence[tuple[int, ...]]) -> int:
     """How many ids all prompts begin with; at least one of each is left to be drawn from.
 
     Example: (1, 2, 3), (1, 2, 4) -> 2

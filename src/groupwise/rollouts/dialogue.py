@@ -37,11 +37,19 @@ class Dialogue:
     style: PromptStyle = "auto"
     system_prompt: str | None = None
     tools: Sequence[Mapping[str, Any]] = ()
+    variables: Mapping[str, Any] | None = None
     _known: dict[Any, tuple[int, ...]] = field(default_factory=dict[Any, tuple[int, ...]])
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """A prompt's ids, as before the first turn."""
-        return render(prompt, self.tokenizer, style=self.style, system_prompt=self.system_prompt, tools=self.tools)
+        return render(
+            prompt,
+            self.tokenizer,
+            style=self.style,
+            system_prompt=self.system_prompt,
+            tools=self.tools,
+            variables=self.variables,
+        )
 
     def reply_ids(self, messages: Sequence[Message], drawn: Sequence[int]) -> tuple[int, ...]:
         """The ids to append behind the turn that the model drew: the messages and the header of its next turn."""
@@ -67,7 +75,7 @@ class Dialogue:
             text = "".join(f"\n{message['content']}" for message in messages) + "\n"
         else:
             before: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
-            whole = templated([*before, *messages], self.tokenizer, self.tools)
+            whole = templated([*before, *messages], self.tokenizer, self.tools, self.variables)
             if whole.count(_MARK) != 1:
                 raise TaskError(
                     "the chat template does not write what the assistant said: set task.prompt_style = 'plain'"

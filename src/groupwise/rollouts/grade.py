@@ -39,6 +39,8 @@ def answers(groups: Sequence[Group]) -> Answers:
     pairs = [(group.problem, rollout.completion) for group in groups for rollout in group.rollouts]
     names = list(dict.fromkeys(name for group in groups for name in group.problem.columns))
     columns: dict[str, list[Any]] = {name: [problem.columns.get(name) for problem, _ in pairs] for name in names}
+    said = dict.fromkeys(name for _, completion in pairs for name in completion.columns)
+    columns |= {name: [completion.columns.get(name) for _, completion in pairs] for name in said}
     if any(completion.messages or completion.failure for _, completion in pairs):
         columns["earned"] = [completion.earned for _, completion in pairs]
     if any(completion.environment is not None for _, completion in pairs):

@@ -65,6 +65,7 @@ def fit(
     style: PromptStyle = "auto",
     system_prompt: str | None = None,
     tools: Sequence[Mapping[str, Any]] = (),
+    variables: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Render all prompts and apply the policy. `limit` is what the setting or the model's context leaves a prompt.
 
@@ -75,7 +76,8 @@ def fit(
             f"there is no room for prompts ({limit} tokens): the model's context has to hold a prompt and "
             "sampling.max_new_tokens, so lower that"
         )
-    rendered = [_rendered(problem, tokenizer, style, system_prompt, tools) for problem in problems]
+    look: dict[str, Any] = {"style": style, "system_prompt": system_prompt, "tools": tools, "variables": variables}
+    rendered = [_rendered(problem, tokenizer, look) for problem in problems]
     long = [problem.id for problem, ids in zip(problems, rendered, strict=True) if len(ids) > limit]
     longest = max(map(len, rendered), default=0)
     if long and policy == "error":
@@ -132,15 +134,9 @@ def shown(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     return str(untyped.decode(list(ids), skip_special_tokens=False))
 
 
-def _rendered(
-    problem: Problem,
-    tokenizer: PreTrainedTokenizerBase,
-    style: PromptStyle,
-    system_prompt: str | None,
-    tools: Sequence[Mapping[str, Any]],
-) -> tuple[int, ...]:
+def _rendered(problem: Problem, tokenizer: PreTrainedTokenizerBase, look: Mapping[str, Any]) -> tuple[int, ...]:
     try:
-        ids = render(problem.prompt, tokenizer, style=style, system_prompt=system_prompt, tools=tools)
+        ids = render(problem.prompt, tokenizer, **look)
     except TaskError as error:
         raise TaskError(f"{problem.id}: {error}") from error
     if not ids:

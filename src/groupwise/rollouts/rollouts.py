@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from groupwise.engines.engine import Engine
 from groupwise.rewards import GradingLog, RewardFunction, TrainerState
 from groupwise.rollouts.conversation import Conversations
 from groupwise.rollouts.grade import graded
 from groupwise.types import Group, Problem, Rollout, Sampling
+
+Sampler: TypeAlias = Callable[[Sequence[Problem], int], Awaitable[list[Group]]]
+"""Groups of so many completions each, sampled by a program in place of the engine."""
 
 
 class Rollouts:
@@ -34,6 +38,7 @@ class Rollouts:
         prompt_ids: Mapping[str, tuple[int, ...]],
         seed: int,
         conversations: Mapping[str, Conversations] | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self.engine = engine
         self._rewards = rewards
@@ -42,10 +47,18 @@ class Rollouts:
         self._prompt_ids = prompt_ids
         self._seed = seed
         self._conversations = conversations or {}
+        self._sampler = sampler
+
+    @property
+    def exact(self) -> bool:
+        """Whether the logprobs are those of the learner's own forward: of another sampler nobody knows."""
+        return self.engine.exact and self._sampler is None
 
     async def sample(self, problems: Sequence[Problem], step: int, before: Sequence[Group] = ()) -> list[Group]:
         """A group per problem. The same problem drawn twice in a step gets two different groups: `before` are those of
         the same step that were sampled already."""
+        if self._sampler is not None:
+            return await self._sampler(problems, self._group_size)
         drawn = Counter(group.problem.id for group in before)
         calls = []
         for problem in problems:

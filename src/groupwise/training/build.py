@@ -22,6 +22,7 @@ from groupwise.models.policy import Policy
 from groupwise.rewards import RewardFunction, with_unique_names
 from groupwise.rewards.code import SandboxSettings, in_sandbox
 from groupwise.rollouts.prompts import Fitted, fit, merged
+from groupwise.rollouts.rollouts import Sampler
 from groupwise.tasks import Task, World
 from groupwise.tasks.environments.reward import earned_rewards
 from groupwise.training.companion import Companion, Nobody
@@ -45,6 +46,8 @@ class Parts:
     """Who goes along with the run."""
     optimizer: OwnOptimizer | None = None
     """An optimizer that a program brought, in place of the recipe's."""
+    sampler: Sampler | None = None
+    """What a program brought to sample with, in place of the engine."""
 
     @property
     def recipe(self) -> Recipe:
@@ -62,6 +65,7 @@ class Given:
     rewards: Sequence[RewardFunction] | None = None
     companion: Companion = field(default_factory=Nobody)
     optimizer: OwnOptimizer | None = None
+    sampler: Sampler | None = None
 
 
 def build(loaded: LoadedRecipe, given: Given) -> Parts:
@@ -92,6 +96,7 @@ def build(loaded: LoadedRecipe, given: Given) -> Parts:
         held_out=fitted(held_out, task, policy, recipe) if held_out else None,
         companion=given.companion,
         optimizer=given.optimizer,
+        sampler=given.sampler,
     )
 
 
@@ -151,6 +156,7 @@ def fitted(problems: Sequence[Problem], task: Task, policy: Policy, recipe: Reci
             style=section.prompt_style,
             system_prompt=part.system_prompt,
             tools=() if part.environment is None else part.environment.tools,
+            variables=section.template_variables,
         )
         for name, part in (task.parts or {"": task}).items()
     ]

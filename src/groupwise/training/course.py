@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 from groupwise.engines.engine import Engine
 from groupwise.learner.learner import Learner
@@ -80,6 +81,7 @@ class Course:
         """All steps to the last, with the evaluations between them; from where the run was left, if it was. Returns
         early if it is asked to stop."""
         self._take_up()
+        self.parts.companion.may_keep(self._keep_now)
         self.reporter.started(self._total, description, done=self.state.step)
         try:
             with self.deadlines, self.stop.dropping(self._keeper.may_drop, self.reporter.message):
@@ -147,6 +149,10 @@ class Course:
         self.state.seconds = self.oversight.budgets.seconds
         state = {name: each.state() for name, each in self._stateful.items()}
         self._keeper.remember(self.state.step, {**state, "run": self.state.state()})
+
+    def _keep_now(self) -> Path | None:
+        self._remember()
+        return self._keeper.save_and_wait()
 
     def _take_up(self) -> None:
         """Go on where the run was left; a run without a checkpoint begins."""

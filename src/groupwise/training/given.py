@@ -23,6 +23,7 @@ from groupwise.rewards import RewardFunction, as_reward, load_reward, name_of
 from groupwise.tasks import Task
 from groupwise.tasks.rows import rows
 from groupwise.training.build import Given
+from groupwise.training.mixture import OF_THE_WHOLE
 
 OF_A_NAME = {"id", "revision", "trust_remote_code"}
 """Settings that say where a model comes from."""
@@ -132,7 +133,7 @@ def _reward_section(reward: str | Callable[..., Any] | RewardFunction) -> dict[s
 
 def _refuse_unused(settings: Mapping[str, Any], model: object, task: object, rewards: Sequence[object]) -> None:
     """A setting that the objects given leave no use for is a mistake, not decoration."""
-    about_prompts = {"prompt_style", "max_prompt_tokens", "long_prompts", "tools", "environment"}
+    about_prompts = {*OF_THE_WHOLE, "tools", "environment"}
     allowed: dict[str, tuple[str, set[str]]] = {}
     if not isinstance(model, str):
         allowed["model"] = ("the model is given as an object", set(ModelSection.model_fields) - OF_A_NAME)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,7 @@ from torch import Tensor
 from groupwise.errors import LearnerError, RunError
 from groupwise.learner.learner import Learner
 from groupwise.models.fingerprint import fingerprint
+from groupwise.models.policy import Policy
 from groupwise.models.written import WrittenForm, not_finite, written_form
 from groupwise.runs.checkpoints.background import Background
 from groupwise.runs.checkpoints.store import Checkpoint, Contents
@@ -79,6 +81,10 @@ class Keeper:
         """Save the step that is remembered."""
         assert self._remembered is not None
         start = time.perf_counter()
+        if self._remembered.step == self._saved:
+            if best:
+                self.point_to_best(self._remembered.step)
+            return
         self._refuse_what_is_not_finite()
         remembered = self._remembered
         if error := self._beside.finish_piece():
@@ -92,6 +98,15 @@ class Keeper:
             self._tried(write)
         self._costs["saved"] += 1
         self._costs["seconds_stalled"] += time.perf_counter() - start
+
+    def save_and_wait(self) -> Path | None:
+        """Save the step that is remembered; its folder once it is whole, None if it could not be written."""
+        assert self._remembered is not None
+        self.save()
+        if error := self._beside.finish_piece():
+            self._failed(error)
+        step = self._remembered.step
+        return self._store.path(step) if self._store.pointed("latest") == step else None
 
     def point_to_best(self, step: int) -> None:
         """The step that was saved last is the best so far."""
@@ -147,7 +162,7 @@ class Keeper:
                 self._say(
                     f"{name} is {version} now and was {facts['versions'].get(name)}: numbers may round differently"
                 )
-        self._form.restore(read_tensors(checkpoint.model / self._form.weights_file), state["weights"])
+        _take_weights(self._form, checkpoint, state)
         self._learner.restore(state["learner"])
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -220,6 +235,15 @@ class Keeper:
             "python": identity.get("python"),
             **identity.get("versions", {}),
         }
+
+
+def take_weights(policy: Policy, checkpoint: Checkpoint) -> None:
+    """Give a policy the weights of a checkpoint, and nothing else of it."""
+    _take_weights(written_form(policy), checkpoint, checkpoint.state())
+
+
+def _take_weights(form: WrittenForm, checkpoint: Checkpoint, state: Tree) -> None:
+    form.restore(read_tensors(checkpoint.model / form.weights_file), state["weights"])
 
 
 def _in_host_memory(tensor: Tensor, *, copied: bool) -> Tensor:

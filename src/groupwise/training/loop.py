@@ -82,7 +82,7 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop) ->
 def supply_of(parts: Parts) -> Problems:
     """Where the problems of the steps come from: a mixture's by weight, others' in the recipe's order."""
     recipe = parts.recipe
-    if not parts.task.parts:
+    if not parts.task.weights:
         return problems_of(recipe.problems, parts.train.problems, recipe.seed)
     if recipe.problems.order != "epochs":
         raise RecipeError(
@@ -118,4 +118,5 @@ def rollouts_of(parts: Parts, engine: Engine) -> Rollouts:
         prompt_ids=dict(zip((p.id for p in parts.train.problems), parts.train.prompt_ids, strict=True)),
         seed=parts.recipe.seed,
         conversations=conversations_of(parts, engine),
+        sampler=parts.sampler,
     )

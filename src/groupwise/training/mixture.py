@@ -20,7 +20,7 @@ from groupwise.tasks.mixture import Part
 from groupwise.training.problems import Epochs
 from groupwise.types import Group, Problem
 
-OF_THE_WHOLE = ("prompt_style", "max_prompt_tokens", "long_prompts")
+OF_THE_WHOLE = ("prompt_style", "template_variables", "max_prompt_tokens", "long_prompts")
 """Settings about prompts that hold for all parts of a mixture."""
 
 ABOUT_PROMPTS = frozenset({"kind", *TaskSection.model_fields}) - {"system_prompt"}

@@ -32,13 +32,13 @@ async def grpo_step(
     # {o_1 .. o_G} ~ pi_old(. | q), r_i = R(q, o_i), for `wanted` problems, or until so many groups say something
     selected = await select(problems, wanted, rollouts=rollouts, algorithm=algorithm, state=state, report=report)
     groups = selected.training
-    penalties = learner.penalties(groups, sampler_is_exact=rollouts.engine.exact)  # beta KL, where it is in r_i
+    penalties = learner.penalties(groups, sampler_is_exact=rollouts.exact)  # beta KL, where it is in r_i
     groups = with_advantages(groups, algorithm, penalties)  # A_i = (r_i - mean r) / std r
     groups = masked(groups, algorithm)
     sampled = selected.trained(groups)
     report.observe_groups(sampled)
     with report.timed("learn"):
-        report.observe_update(await learner.update(groups, sampler_is_exact=rollouts.engine.exact))  # max J, mu times
+        report.observe_update(await learner.update(groups, sampler_is_exact=rollouts.exact))  # max J, mu times
     with report.timed("sync"):
         await rollouts.engine.load_weights(learner.weights())  # pi_old <- pi_theta
     return sampled

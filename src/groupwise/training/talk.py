@@ -21,7 +21,13 @@ def conversations_of(parts: Parts, engine: Engine) -> dict[str, Conversations]:
         name: Conversations(
             engine,
             one.environment,
-            Dialogue(parts.policy.tokenizer, recipe.task.prompt_style, one.system_prompt, one.environment.tools),
+            Dialogue(
+                parts.policy.tokenizer,
+                recipe.task.prompt_style,
+                one.system_prompt,
+                one.environment.tools,
+                recipe.task.template_variables,
+            ),
             limits,
         )
         for name, one in (task.parts or {"": task}).items()

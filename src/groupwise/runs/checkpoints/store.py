@@ -92,7 +92,7 @@ class Checkpoints:
 
     def write(self, step: int, contents: Contents) -> Checkpoint:
         """Write a whole checkpoint; an older one of the same step is replaced by it, whole by whole."""
-        target = self._path(step)
+        target = self.path(step)
         beside, old = (self.folder / f".{target.name}.{ending}" for ending in ("part", "old"))
         try:
             disk.make_folder(self.folder)
@@ -116,14 +116,14 @@ class Checkpoints:
 
     def point(self, pointer: Pointer, step: int) -> None:
         """Let `latest` or `best` name the checkpoint of this step."""
-        write_text(self.folder / pointer, self._path(step).name + "\n")
+        write_text(self.folder / pointer, self.path(step).name + "\n")
 
     def keep_only(self, count: int) -> None:
         """Remove all but the newest `count` whole ones and the best. What is not whole does not count, and goes when so
         many newer ones are whole."""
         whole = [step for step in self.steps() if self._looks_whole(step)]
         kept = {*whole[-count:], self.pointed("best")}
-        doomed = [self._path(step) for step in self.steps() if step not in kept and len(whole) >= count]
+        doomed = [self.path(step) for step in self.steps() if step not in kept and len(whole) >= count]
         if len(whole) >= count:
             doomed += self._named(lambda name: name.startswith(_DAMAGED))
         for path in doomed:
@@ -140,16 +140,16 @@ class Checkpoints:
 
     def set_aside(self, step: int) -> None:
         """Rename a damaged one, so that it is not looked at again."""
-        aside = self.folder / f"{_DAMAGED}{self._path(step).name}"
+        aside = self.folder / f"{_DAMAGED}{self.path(step).name}"
         if aside.exists():
             disk.remove_tree(aside)
-        disk.rename(self._path(step), aside)
+        disk.rename(self.path(step), aside)
 
     def forget_after(self, step: int) -> None:
         """Remove the checkpoints of later steps: the run goes on from here."""
         for later in self.steps():
             if later > step:
-                self._remove(self._path(later))
+                self._remove(self.path(later))
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Checkpoints:
         """The newest one whose every file is what was written; `set_aside` renames newer ones that are not."""
         faults: list[str] = []
         for step in reversed(self.steps()):
-            path = self._path(step)
+            path = self.path(step)
             try:
                 Manifest.read(path).check(path, run=self._run, step=step)
             except DamagedError as damage:
@@ -180,6 +180,10 @@ class Checkpoints:
             return None
         match = _FOLDER.fullmatch(name)
         return int(match[1]) if match and (self.folder / name).is_dir() else None
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self.folder / f"step_{step:06d}"
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -201,7 +205,7 @@ class Checkpoints:
             disk.sync(inside)
 
     def _looks_whole(self, step: int) -> bool:
-        path = self._path(step)
+        path = self.path(step)
         try:
             Manifest.read(path).check(path, run=self._run, step=step, thoroughly=False)
         except DamagedError:
@@ -220,6 +224,3 @@ class Checkpoints:
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if wanted(path.name))
-
-    def _path(self, step: int) -> Path:
-        return self.folder / f"step_{step:06d}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from groupwise.rewards import RewardFunction, as_reward
 from groupwise.tasks.task import Task
@@ -14,6 +15,10 @@ def earned(earned: Sequence[float | None]) -> list[float | None]:
 
 
 def earned_rewards(task: Task) -> list[RewardFunction]:
-    """One for each environment of a task, or of its parts, that gives rewards."""
-    worlds = [one.environment for one in (task.parts or {"": task}).values()]
-    return [as_reward(earned, name=world.name) for world in worlds if world is not None and world.earns]
+    """One for each environment of a task, or of its parts, that gives rewards; it grades its own part only."""
+    worlds = {name: one.environment for name, one in (task.parts or {"": task}).items()}
+    return [
+        replace(as_reward(earned, name=world.name), task=name)
+        for name, world in worlds.items()
+        if world is not None and world.earns
+    ]
