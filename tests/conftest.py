@@ -1,12 +1,16 @@
 """Every test process: one torch thread, no network, no chatter. Set before anything imports torch or transformers."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, and so would its children be
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import torch
 from hypothesis import settings

@@ -9,15 +9,15 @@ from toy_engine import as_trees, gathered, reported, sampled, without_ends
 
 from architectures import TRUNK_AND_BRANCH, alone, model_of, policy_of, tokens
 from groupwise.config.sections import LoraSection
-from groupwise.engines import compiled
 from groupwise.engines.choice import choose_decoder
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.engines.fused import FusedDecoder, UnfitError
-from groupwise.engines.native import NativeDecoder
+from groupwise.engines.native import SOURCE, NativeDecoder
 from groupwise.engines.pages import PANEL, Pages
+from groupwise.models import compiled
 from groupwise.types import Sampling
 
-pytestmark = pytest.mark.skipif(compiled.library() is None, reason="no C compiler here")
+pytestmark = pytest.mark.skipif(compiled.library(SOURCE) is None, reason="no C compiler here")
 
 FIT = ["qwen2", "qwen3", "llama", "llama, dynamic rope", "mistral", "mistral, long window", "smollm3"]
 CALLS = [
@@ -171,7 +171,7 @@ def test_without_a_compiler_torch_does_it(monkeypatch):
     monkeypatch.setenv("CC", "/nowhere/cc")
     monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere")
     try:
-        assert compiled.library() is None
+        assert compiled.library(SOURCE) is None
         assert choose_decoder(policy_of("llama")) is FusedDecoder
     finally:
         compiled.library.cache_clear()
@@ -181,6 +181,6 @@ def test_it_can_be_switched_off(monkeypatch):
     compiled.library.cache_clear()
     monkeypatch.setenv("GROUPWISE_NATIVE", "0")
     try:
-        assert compiled.library() is None
+        assert compiled.library(SOURCE) is None
     finally:
         compiled.library.cache_clear()

@@ -9,28 +9,14 @@
  *
  * The caller, pages.py and native.py, owns all memory. Nothing here allocates, and every index comes from there.
  */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "../models/vectors.h"
 
-#if defined(__AVX512F__)
-#define LANES 16
-#define TILE 8
-#elif defined(__AVX__)
-#define LANES 8
-#define TILE 6
-#else
-#define LANES 4
-#define TILE 8
-#endif
+#define TILE (LANES == 8 ? 6 : 8) /* rows of a product that the registers hold: AVX has half as many as AVX-512 */
 #define PANEL 32
 #define PARTS (PANEL / LANES)
 #define AHEAD 16 /* rows of a panel that are fetched before they are needed */
 #define CHUNK 8 /* rows of a slot that attend together */
 #define UNROLL _Pragma("GCC unroll 8")
-
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 
 typedef struct {
     const float *norm, *inward, *inward_bias, *query_norm, *key_norm, *outward, *outward_bias;
@@ -58,40 +44,6 @@ typedef struct {
 static inline int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
-static inline vec load(const float *p) {
-    vec v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-static inline void store(float *p, vec v) { memcpy(p, &v, sizeof v); }
-static inline vec splat(float x) { return (vec){0} + x; }
-static inline float sum_of(vec v) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += v[i];
-    return total;
-}
-static inline vec larger(vec a, vec b) {
-    ivec which = a > b;
-    return (vec)(((ivec)a & which) | ((ivec)b & ~which));
-}
-
-/* exp, to 2 units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes). */
-static inline vec exp_of(vec x) {
-    const vec low = splat(-87.3f), high = splat(88.0f), magic = splat(12582912.0f);
-    x = -larger(-larger(x, low), -high);
-    vec n = (x * 1.44269504088896341f + magic) - magic;
-    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vec p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    ivec power = (__builtin_convertvector(n, ivec) + 127) << 23;
-    return p * (vec)power;
-}
 
 /* c[m][PANEL] = x[m][k] @ panel[k][PANEL], onto what is there, or onto a bias. */
 static inline __attribute__((always_inline)) void tile(const int m, const float *restrict x, int64_t x_stride,
@@ -130,7 +82,7 @@ static void product(int64_t rows, const float *x, int64_t x_stride, const float 
     switch (rows - row) {
 #define REST(m) case m: tile(m, x, x_stride, panel, k, c, c_stride, bias, onto); break;
         REST(1) REST(2) REST(3) REST(4) REST(5)
-#if TILE > 6
+#if LANES != 8
         REST(6) REST(7)
 #endif
     }

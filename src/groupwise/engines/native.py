@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,12 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groupwise.engines.compiled import library
 from groupwise.engines.decoders import TrunkAndBranchDecoder
 from groupwise.engines.fused import UnfitError, check_copyable, is_silu, matrix_of
 from groupwise.engines.pages import PANEL, Pages, padded
+from groupwise.models.compiled import library
 from groupwise.models.policy import Policy
 
+SOURCE = Path(__file__).with_name("native.c")
 _FIRST_POSITIONS = 256
 
 
@@ -62,7 +64,7 @@ class NativeDecoder(TrunkAndBranchDecoder):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
-        native = library()
+        native = library(SOURCE)
         if native is None:
             raise UnfitError("there is no compiled library")
         self._native = native

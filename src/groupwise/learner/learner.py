@@ -19,6 +19,7 @@ from torch import Tensor
 
 from groupwise.config.sections import LearnerSection, OptimizerSection, ReferenceSection
 from groupwise.learner.algorithm import Algorithm
+from groupwise.learner.allocator import keep_freed_memory
 from groupwise.learner.coefficients import Coefficients
 from groupwise.learner.draws import draws_of
 from groupwise.learner.finite import OLD, NonFiniteError, blamed, check_groups, check_terms
@@ -59,6 +60,7 @@ class Learner:
         """Of the KL term and the entropy bonus; some algorithms move them."""
         self.report_of: Callable[..., UpdateReport] = UpdateReport
         """What watches an update. Whoever wants to see more of it than means puts a subclass here."""
+        keep_freed_memory()
         self._algorithm = algorithm
         self._section = section
         self._world = world

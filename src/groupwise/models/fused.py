@@ -1,9 +1,10 @@
-"""Parts of a model computed in fewer passes: RMSNorm and the gated product of an MLP.
+"""Parts of a model computed in fewer passes: RMSNorm, the gated product of an MLP, and rotary positions.
 
 Written out in single operations, they keep every intermediate tensor for the backward pass and read it again there:
 beside its matrix products, half of a small model's time. Here each is one function that keeps its inputs and works in
-place. Nothing goes by the name of an architecture: a part is replaced if it looks like one of these and is *proven*
-to give the same output and gradients. And only while the policy is at work; between calls the model is untouched.
+place, in compiled code where there is some (`groupwise.models.parts`). Nothing goes by the name of an architecture: a
+part is replaced if it looks like one of these and is *proven* to give the same output and gradients. And only while the
+policy is at work; between calls the model is untouched.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from groupwise.models import parts
+from groupwise.models.rotary import Rotary
 
 CLOSE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.05}
 """Difference that is only rounding, relative to the largest number."""
@@ -39,6 +43,7 @@ class Fused:
                 proven[kind] = next((i for i, fast in enumerate(candidates) if _is_the_same(module, fast)), None)
             if candidates and (which := proven[kind]) is not None:
                 self._forwards.append((vars(module), candidates[which]))
+        self._rotary = Rotary(model)
         self._depth = 0
 
     @contextmanager
@@ -49,7 +54,8 @@ class Fused:
                 own["forward"] = forward
         self._depth += 1
         try:
-            yield
+            with self._rotary.at_work():
+                yield
         finally:
             self._depth -= 1
             if self._depth == 0:
@@ -113,6 +119,8 @@ def _rms_norm(module: nn.Module, epsilon: float, *, add: float) -> Forward:
         weight = cast(Tensor, module.weight)
         if x.is_cuda:
             return F.rms_norm(x, weight.shape, weight + add if add else weight, epsilon)
+        if parts.fits(x, weight):
+            return parts.rms_norm(x, weight, epsilon, add)
         return cast(Tensor, _RmsNorm.apply(x, weight, epsilon, add))
 
     return forward
@@ -149,7 +157,8 @@ def _gated_mlp(module: nn.Module) -> Forward:
 
     def forward(x: Tensor) -> Tensor:
         gate, up, down = (cast(nn.Module, getattr(module, f"{name}_proj")) for name in ("gate", "up", "down"))
-        return down(_Gated.apply(gate(x), up(x)))
+        gates, ups = gate(x), up(x)
+        return down(parts.gated(gates, ups) if parts.fits(gates, ups) else _Gated.apply(gates, ups))
 
     return forward
 
