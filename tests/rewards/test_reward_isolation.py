@@ -1,6 +1,7 @@
 """Rewards that hang, crash or eat the machine: the run goes on, in time, and nothing is left behind (H6, H7)."""
 
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -61,6 +62,10 @@ def needs_torch(completions):
 def no_torch(completions):
     import sys
     return [float("torch" in sys.modules)] * len(completions)
+def exits(completions):
+    raise BaseException("not an Exception")
+def tools_used(completions):
+    return [float(sum(m["role"] == "tool" for m in messages)) for messages in completions]
 def alarmed(completions):
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, lambda *_: None)
@@ -104,6 +109,34 @@ def test_a_function_named_by_path_runs_in_a_process_of_its_own_with_the_whole_co
     assert log.metrics == {"calls": 2.0}, "what a file keeps at its top level stays from call to call"
 
 
+def test_a_conversation_reaches_the_process_turn_by_turn(load):
+    turn, tool = {"role": "assistant", "content": "x"}, {"role": "tool", "name": "add", "content": "3"}
+    rows = dataclasses.replace(answers("x\nx", "x"), said=[(turn, tool, turn), (turn,)])
+    assert [row.reward for row in rewards_of(load("tools_used"), rows)] == [1.0, 0.0]
+
+
+def test_whatever_is_raised_the_process_goes_on(load):
+    first = rewards_of(load("me"), answers("a"))[0].reward
+    assert {row.outcome for row in rewards_of(load("exits"), answers("a", "b"))} == {"unknown"}
+    assert rewards_of(load("me"), answers("a"))[0].reward == first
+
+
+class Clock:
+    """A process of which only the clock is known, and what is waited for."""
+
+    deadline, left = 2.0, -1.0
+
+
+def test_who_computes_and_gets_no_time_is_waited_for():
+    clock = Clock()
+    assert place_module._starved(10.5, 10.0, clock), "half a second of two: nothing can be said yet"
+    assert not place_module._starved(11.5, 10.0, clock), "its time is used up"
+    assert not place_module._starved(10.001, 10.0, clock), "it sleeps"
+    assert not place_module._starved(None, 10.0, clock)
+    clock.left = -7.0
+    assert not place_module._starved(10.5, 10.0, clock), "and not for ever"
+
+
 def test_functions_of_one_file_share_a_process_that_is_not_this_one(load):
     me = load("me")
     first = rewards_of([me, load("judge")], answers("a", answer=["1"]))[0].parts["me"]
@@ -130,7 +163,7 @@ def test_a_reward_that_sleeps_for_ever_is_killed_and_only_its_row_is_unknown(loa
 
 
 def test_a_regular_expression_that_holds_the_lock_is_killed_and_its_text_is_wrong(load):
-    rows = rewards_of(load("holds_the_lock", deadline=0.5), answers("aaa", REDOS, "aab"))
+    rows = rewards_of(load("holds_the_lock", deadline=1.0), answers("aaa", REDOS, "aab"))
     assert [row.outcome for row in rows] == ["scored", "wrong", "scored"]
     assert [row.reward for row in rows] == [1.0, 0.0, 0.0]
 

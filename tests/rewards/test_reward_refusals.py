@@ -1,5 +1,7 @@
 import asyncio
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +172,60 @@ def test_a_failing_async_function_leaves_none_behind():
     with pytest.raises(RewardError, match="'fails' raised RuntimeError: at once"):
         asyncio.run(grade(rewards, ANSWERS))
     assert ended == ["slow"]
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise ValueError("not even this")
+
+
+class OfNoValue:
+    shape = ()
+
+    def item(self):
+        raise SystemExit("no value either")
+
+
+async def cancels_itself(completions):
+    asyncio.current_task().cancel()
+    await asyncio.sleep(1)
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), BaseException("odd"), asyncio.CancelledError(), GeneratorExit(), MuteError()]
+)
+def test_nothing_that_a_function_raises_ends_the_run(error):
+    def raises(completions):
+        raise error
+
+    async def raises_later(completions):
+        raise error
+
+    for function in (raises, raises_later):
+        if not (function is raises_later and isinstance(error, GeneratorExit)):
+            marks = asyncio.run(grade([RewardFunction("bad", function)], ANSWERS))
+            assert {mark.outcome for mark in marks} == {"unknown"}
+            assert f"raised {type(error).__name__}" in marks[0].why
+
+
+def test_nor_do_values_that_cannot_be_read_and_tasks_that_cancel_themselves():
+    for function in (lambda completions: [OfNoValue()] * len(completions), cancels_itself):
+        marks = asyncio.run(grade([RewardFunction("bad", function)], ANSWERS))
+        assert {mark.outcome for mark in marks} == {"unknown"}
+
+
+def test_what_belongs_to_the_process_is_put_back(tmp_path, caplog):
+    folder = Path.cwd()
+
+    def rude(completions):
+        os.chdir(tmp_path)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        return [1.0] * len(completions)
+
+    assert asyncio.run(grade([RewardFunction("rude", rude)], ANSWERS))[0].reward == 1.0
+    assert (Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled()) == (folder, torch.float32, True)
+    assert "'rude' changed the working folder: it is put back" in caplog.text
 
 
 def test_interrupts_are_not_rewards():

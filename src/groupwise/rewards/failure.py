@@ -37,7 +37,11 @@ def where_raised(error: BaseException, ours: Collection[str]) -> str:
 
 def shown(error: BaseException) -> str:
     """The error's class and message, safe to print on any terminal, cut to one screenful."""
-    return f"{type(error).__name__}: {ascii(str(error))[1:-1][:500]}"
+    try:
+        said = str(error)[:500]
+    except BaseException:  # an exception of the user's own, whose __str__ raises
+        said = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {ascii(said)[1:-1][:500]}"
 
 
 def excerpt(answers: Answers, row: int) -> str:

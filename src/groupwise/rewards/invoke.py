@@ -102,23 +102,24 @@ def run(reward: RewardFunction, given: dict[str, Any], answers: Answers, ours: I
         returned = reward.function(**given)
         if inspect.isawaitable(returned):
             returned = asyncio.run(_awaited(returned))
-        listed = _taken(reward.name, returned, len(answers))
-    except (RewardError, Failure):
+        return _marks(reward, _taken(reward.name, returned, len(answers)), answers)
+    except (RewardError, Failure, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # `sys.exit()`, a stray cancellation: no reason to end the run
         raise raised(reward, error, ours) from error
-    return _marks(reward, listed, answers)
 
 
 async def run_async(reward: RewardFunction, given: dict[str, Any], answers: Answers) -> list[Mark]:
     """The same for an async function, on the loop that it is called on."""
     try:
-        listed = _taken(reward.name, await reward.function(**given), len(answers))
-    except (RewardError, Failure):
+        return _marks(reward, _taken(reward.name, await reward.function(**given), len(answers)), answers)
+    except (RewardError, Failure, KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
         raise raised(reward, error) from error
-    return _marks(reward, listed, answers)
 
 
 async def _awaited(awaitable: Any) -> Any:

@@ -31,6 +31,9 @@ _LOADING = 600.0
 
 _TICK = 0.5
 
+_PATIENT = 3.0
+"""How many deadlines more a process is waited for that computes on a machine that has no time for it."""
+
 _processes: dict[str, Process] = {}
 _known: dict[str, tuple[int, int]] = {}
 """Which history of training a process knows, and how much of it."""
@@ -76,6 +79,7 @@ def _rows(answers: Answers) -> dict[str, Any]:
         "completion_ids": [list(ids) for ids in answers.completion_ids],
         "finish_reasons": list(answers.finish_reasons),
         "columns": {name: list(values) for name, values in answers.columns.items()},
+        "said": [[dict(message) for message in messages] for messages in answers.said],
     }
 
 
@@ -121,23 +125,36 @@ def _end_older(place: Place) -> None:
 
 def _answer(process: Process, watch: Watch) -> dict[str, Any]:
     """Wait for the answer; kill the process if it is late, and say whose fault it was."""
+    # The time that one row takes: both are set back when it goes on to the next.
+    used_before = process.cpu
     while True:
         try:
-            messages = process.arrived(min(_TICK, watch.left))
+            messages = process.arrived(min(_TICK, watch.left) if watch.left > 0 else _TICK)
         except EOFError:
             raise _died(process, watch) from None
         for message in messages:
             if "cpu" in message:
                 process.cpu = message["cpu"]
                 return message
+            if message["row"] != watch.row:
+                used_before = process.cpu_now() or process.cpu
             watch.touched(message["row"])
         watch.speak()
         if watch.left <= 0:
+            if _starved(process.cpu_now(), used_before, watch):
+                continue
             _, used = process.end()
-            busy = used - process.cpu
+            busy = used - used_before
             LOG.warning("killed %s: %s; it used %.1f s of CPU time", f"process {process.id}", watch.words, busy)
             # What computed all the time was kept busy by the text; what did not was waiting for something else.
             raise Failure("limit" if busy > watch.deadline / 2 else "hung", watch.words)
+
+
+def _starved(used: float | None, before: float, watch: Watch) -> bool:
+    """Whether it computes, and the machine had so little time for it that nothing can be said of the row yet."""
+    if used is None or watch.left < -_PATIENT * watch.deadline:
+        return False
+    return watch.deadline / 100 < used - before < watch.deadline / 2
 
 
 def _died(process: Process, watch: Watch) -> Failure:

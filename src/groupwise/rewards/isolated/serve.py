@@ -17,7 +17,7 @@ from typing import Any
 
 from groupwise.errors import RewardError
 from groupwise.rewards.contract import Answers, RewardFunction, TrainerState
-from groupwise.rewards.failure import Failure
+from groupwise.rewards.failure import Failure, shown
 from groupwise.rewards.invoke import is_async, keywords, run, run_async
 from groupwise.rewards.isolated import limits
 from groupwise.rewards.isolated.wire import Inbox, UnsendableError, encoded, send
@@ -74,6 +74,8 @@ class Functions:
             return {"kind": failure.kind, "words": failure.words}
         except RewardError as error:
             return {"mistake": str(error)}
+        except BaseException as error:  # what else gets out of a call, such as a task that cancels itself
+            return {"kind": "raised", "words": f"reward function {request.get('name', '')!r} raised {shown(error)}"}
         return {
             "marks": [plain(mark) for mark in marks],
             "columns": {name: [_sendable(value) for value in values] for name, values in log.columns.items()},

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from groupwise.rewards.contract import Answers, RewardFunction, TrainerState
 from groupwise.rewards.failure import Failure
 from groupwise.rewards.invoke import is_async, keywords, run, run_async
+from groupwise.rewards.isolated.kept import kept
 from groupwise.rewards.isolated.watch import Watch
 from groupwise.rewards.log import GradingLog
 from groupwise.rewards.outcomes import Mark
@@ -45,12 +46,13 @@ async def in_a_thread(reward: RewardFunction, answers: Answers, state: TrainerSt
     notes = GradingLog()
     watch = Watch(reward, answers, "in a thread of this process")
     given = keywords(reward, answers, state, notes, watch.touched)
-    if is_async(reward.function):
-        marks = await _on_the_loop(run_async(reward, given, answers), watch)
-    elif id(reward.function) in _needs_main_thread:
-        marks = _here(reward, given, answers)
-    else:
-        marks = await _off_the_loop(reward, given, answers, watch)
+    with kept(reward.name):
+        if is_async(reward.function):
+            marks = await _on_the_loop(run_async(reward, given, answers), watch)
+        elif id(reward.function) in _needs_main_thread:
+            marks = _here(reward, given, answers)
+        else:
+            marks = await _off_the_loop(reward, given, answers, watch)
     log.add(notes, range(len(answers)), len(answers))
     return marks
 
@@ -108,6 +110,8 @@ async def _result(future: Future[Result], watch: Watch, last_resort: _LastResort
             last_resort.wind_up()
         done, _ = await asyncio.wait({awaited}, timeout=max(min(_TICK, watch.left), 0.001))
         if done:
+            if awaited.cancelled():
+                raise Failure("raised", f"reward function {watch.name!r} cancelled the task that it ran in")
             return awaited.result()
         watch.speak()
         if watch.left <= 0:
