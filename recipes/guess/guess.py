@@ -17,7 +17,7 @@ TRIES = 3
 
 
 class Secret:
-    """Knows the number. Found within three tries is worth 1; binary search always gets there, guessing 3 times in 7."""
+    """Knows the number. Found within three tries is worth 1: by halving what is left one always gets there."""
 
     async def reset(self, problem):
         self.secret = problem.columns["secret"]
@@ -39,15 +39,17 @@ def guess(copies=8):
 
 
 def main(folder):
-    """Any number, at any turn: that there is something to be learned from a hint, the model finds out by itself."""
+    """Guesses as people make them: half of them mind what was said last, half are any number."""
     draw = random.Random(0)
     write_small_model(folder / "untrained", hidden=64, layers=2, context=64, seed=0)
     rows = []
     for _ in range(4000):
-        prompt = "1-7?\n"
+        prompt, left = "1-7?\n", NUMBERS
         for _ in range(draw.randrange(TRIES)):
-            prompt += f"{draw.choice(NUMBERS)}<eos>\n{draw.choice(['higher', 'lower'])}\n"
-        rows.append({"prompt": prompt, "completion": draw.choice(NUMBERS)})
+            said, hint = draw.choice(NUMBERS[1:-1]), draw.choice(["higher", "lower"])
+            prompt += f"{said}<eos>\n{hint}\n"
+            left = [n for n in NUMBERS if (n > said if hint == "higher" else n < said)]
+        rows.append({"prompt": prompt, "completion": draw.choice(left if draw.random() < 0.5 else NUMBERS)})
     (folder / "guesses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
