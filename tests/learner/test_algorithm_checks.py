@@ -1,5 +1,6 @@
 """What a recipe says of its algorithm is checked before any work, with words that say what to do."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -41,7 +42,7 @@ def test_every_entry_passes_the_check_that_users_functions_have_to_pass(table, n
         ({"settings": {"dleta": 3.0}}, "algorithm.settings.dleta: there is no such setting. `groupwise algorithms`"),
         (
             {"surrogate": "two_sided", "settings": {"delta": -1}},
-            'surrogate = "two_sided": delta = -1: needs a number, above 0',
+            r'surrogate = "two_sided": delta = -1: needs to be not below 1 \+ clip_high, which is 1.2',
         ),
         ({"settings": {"clip_low": 0.1}}, "algorithm.settings.clip_low: is a setting of its own"),
         ({"settings": {"max_new_tokens": 9}}, "algorithm.settings.max_new_tokens: is a setting of its own"),
@@ -57,11 +58,44 @@ def test_every_entry_passes_the_check_that_users_functions_have_to_pass(table, n
             {"advantage": "gdpo", "beta": 0.1, "kl_in": "reward"},
             'advantage = "gdpo" looks at the reward functions one by one, and the KL is none of them',
         ),
+        ({"surrogate": "dual_clip", "settings": {"dual": 1.1}}, r"dual = 1.1: needs to be not below 1 \+ clip_high"),
+        ({"surrogate": "two_sided", "clip_high": 5.0}, r"delta = 4.0: .* which is 6"),  # the default contradicts, too
+        ({"surrogate": "clip_cov", "settings": {"cov_low": 9.0}}, "cov_high = 5.0: needs to be not below cov_low"),
+        ({"surrogate": "sapo", "settings": {"tau_pos": math.inf}}, r"tau_pos = inf, .* gave \[nan, .* is not finite"),
+        ({"surrogate": "vespo", "settings": {"k_lambda_pos": [1.0, -1.0]}}, "needs a list of two numbers, at least 0"),
+        (
+            {"surrogate": "vespo", "ratio": "product"},
+            "makes one ratio of a completion's tokens itself. Set ratio = \"t",
+        ),
+        ({"surrogate": "gmpo", "ratio": "sequence"}, "makes one ratio of a completion's tokens itself"),
+        ({"surrogate": "reinforce", "ratio": "sequence"}, 'ratio = "sequence" changes nothing: .* has no ratio. Drop'),
+        ({"selection": "in_band", "settings": {"band": [0.8, 0.2]}}, "needs a list of two numbers, rising"),
+        ({"selection": "most_varied", "settings": {"oversample": math.inf}}, "at least 1, at most 100"),
+        ({"correction": "token_mask", "settings": {"correction_low": 3.0}}, "correction_low = 3.0: .* at most 1"),
+        ({"filters": ["worst_token_rejection"], "settings": {"worst_ratio": 0.5}}, "worst_ratio = 0.5: .* at least 1"),
+        ({"filters": ["top_entropy"] * 2}, 'filters: "top_entropy" is named 2 times'),
+        ({"anchor": "sampler", "correction": "token_mask"}, 'correction: "token_mask" looks at old policy / sampler'),
+        ({"anchor": "sampler", "filters": ["k3_rejection"]}, 'filters: "k3_rejection" looks at old policy / sampler'),
+        (
+            {"entropy_control": "stepped", "settings": {"entropy_min": 0.5, "entropy_max": 0.1}},
+            "entropy_max = 0.1: needs to be not below entropy_min, which is 0.5",
+        ),
+        (
+            {"length_penalty": "soft_overlong", "settings": {"overlong_penalty": 0.0}},
+            "overlong_penalty = 0.0: needs a number, above 0",
+        ),
     ],
 )
 def test_mistakes_are_said(settings, words):
     with pytest.raises(RecipeError, match=words):
         algorithm_of(**settings)
+
+
+def test_the_best_of_k_needs_more_than_k_in_a_group():
+    section = AlgorithmSection(**{**PRESETS["pass_at_k"]})
+    assert Algorithm.of(section, 9, group_size=5).advantage.settings == {"k": 4}
+    with pytest.raises(RecipeError, match=r'advantage = "pass_at_k": k = 4: needs to be below group_size, which is 4'):
+        Algorithm.of(section, 9, group_size=4)
 
 
 def test_a_setting_of_another_entry_at_its_default_is_not_a_mistake():
@@ -169,6 +203,32 @@ def one_short(rewards_QG):
 def greedy(rewards_QG, wanted, rounds):
     return ([0, 2], 0 if rounds else wanted)
 
+def in_place(log_ratio_T, advantages_T):
+    return -advantages_T.mul_(2) * log_ratio_T.exp()
+
+def exits(log_ratio_T):
+    raise SystemExit(3)
+
+def behind(*, log_ratio_T, advantages_T):
+    return -advantages_T * log_ratio_T.exp()
+
+def blind(log_ratio_T):
+    return log_ratio_T.detach()
+
+def negative(lengths_R):
+    return -1.0 / lengths_R
+
+def filled(rewards_QG):
+    for group in rewards_QG:
+        group[:] = [reward or 0.0 for reward in group]
+    return [[0.5] * len(group) for group in rewards_QG]
+
+def shares(rewards_QG):
+    return [[(r or 0.0) / sum(x or 0.0 for x in group) for r in group] for group in rewards_QG]
+
+def hinted(log_ratio_T: "Tensor", advantages_T: "Tensor", *, power: "Half" = 0.5):
+    return -advantages_T * (power * log_ratio_T).exp()
+
 def repeats(rewards_QG):
     return ([0, 0], 0)
 
@@ -195,6 +255,10 @@ def test_a_surrogate_of_ones_own(tmp_path):
     assert algorithm.surrogate.settings == algorithm.settings == {"power": 2.0}
     assert own(tmp_path, surrogate="mine.py:tempered").settings == {"power": 0.5}
     assert is_silent(algorithm.surrogate)
+
+
+def test_annotations_that_nobody_can_look_up_are_no_mistake(tmp_path):
+    assert own(tmp_path, surrogate="mine.py:hinted").surrogate.settings == {"power": 0.5}
 
 
 def test_an_advantage_of_ones_own(tmp_path):
@@ -229,15 +293,24 @@ def test_what_takes_reward_functions_one_by_one_has_no_place_for_a_length_penalt
     ("settings", "words"),
     [
         ({"selection": "mine.py:undecided"}, r"gave \[0, 1\], which is not Choice\(kept, further\)"),
-        ({"selection": "mine.py:repeats"}, r"keeps \[0, 0\], which are not different places of 4 groups"),
+        ({"selection": "mine.py:repeats"}, r"keeps \[0, 0\], which are not different places of 5 groups"),
         ({"selection": "mine.py:strangers"}, r"keeps \[99\], which are not different places"),
+        ({"surrogate": "mine.py:in_place"}, "changes advantages_T, which others look at after it"),
+        ({"surrogate": "mine.py:exits"}, r"raised SystemExit: 3 at .*mine.py:\d+, in exits"),
+        ({"surrogate": "mine.py:behind"}, r"has log_ratio_T and advantages_T behind the \* of its signature"),
+        ({"surrogate": "mine.py:"}, 'name a function as "file.py:function"'),
+        ({"ratio": "mine.py:blind"}, "gave a ratio without gradient"),
+        ({"divergence": "mine.py:nothing"}, "mine.py has no function 'nothing'"),
+        ({"weights": "mine.py:negative"}, "none may be negative, and not all of them 0"),
+        ({"advantage": "mine.py:filled"}, "changes rewards_QG, which others look at after it"),
+        ({"advantage": "mine.py:shares"}, r"raised ZeroDivisionError: .* at .*mine.py:\d+, in"),
         ({"length_penalty": "mine.py:one_short"}, "which is not one number for each reward"),
         ({"surrogate": "mine.py:deaf"}, "gave a loss without gradient: it must depend on log_ratio_T or logprobs_T"),
         ({"surrogate": "mine.py:mean"}, r"gave \[\] where a tensor of shape \[6\] is needed"),
         ({"surrogate": "mine.py:broken"}, "which is not finite, on a small batch before the run"),
         ({"surrogate": "mine.py:stumbles"}, r"raised AttributeError: .*nonsense.* at .*mine.py:\d+, in stumbles"),
         ({"surrogate": "mine.py:wishful"}, 'surrogate = "mine.py:wishful" asks for critic_T, which there is not'),
-        ({"advantage": "mine.py:ungraded"}, "all are finite numbers, also where a reward is None"),
+        ({"advantage": "mine.py:ungraded"}, "all are plain finite floats, also where a reward is None"),
         ({"advantage": "mine.py:one_short"}, "which is not one number for each reward"),
         ({"advantage": "mine.py:rankd"}, "mine.py has no function 'rankd'. It has: tempered, ranked"),
         ({"advantage": "mine.py:CONSTANT"}, "mine.py has no function 'CONSTANT'"),

@@ -19,7 +19,7 @@ def test_an_entry_by_hand():
     assert entry.settings == (
         Setting("algorithm.clip_low", None, "at least 0, at most 1"),
         Setting("algorithm.clip_high", None, "at least 0"),
-        Setting("algorithm.settings.delta", 4.0, "above 0"),
+        Setting("algorithm.settings.delta", 4.0, "not below 1 + clip_high"),
     )
     (length,) = next(entry for entry in entries("weights") if entry.name == "fixed_length").settings
     assert length == Setting("sampling.max_new_tokens", None, "at least 1")

@@ -35,6 +35,6 @@ def test_of_the_right_ones_the_longer_lose_more():
 
 
 def test_settings_have_bounds():
-    for settings in ({"overlong_share": 0.0}, {"overlong_share": 1.5}, {"overlong_penalty": -1.0}):
+    for settings in ({"overlong_share": 0.0}, {"overlong_share": 1.5}, {"overlong_penalty": 0.0}):
         with pytest.raises(RecipeError):
             bind(LENGTH_PENALTIES, "soft_overlong", {"max_new_tokens": 10, **settings})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from groupwise.config.presets import PRESETS
 from groupwise.config.sections import AlgorithmSection
 from groupwise.errors import RecipeError
+from groupwise.learner.agreement import check_agreement
 from groupwise.learner.own import load_own
 from groupwise.learner.probe import check, is_silent
 from groupwise.maths.advantages import ADVANTAGES
@@ -24,7 +24,7 @@ from groupwise.maths.length_penalties import LENGTH_PENALTIES
 from groupwise.maths.ratios import RATIOS
 from groupwise.maths.selections import SELECTIONS, Choice
 from groupwise.maths.surrogates import SURROGATES
-from groupwise.maths.tables import Bound, Table, bind, bind_function, settings_of
+from groupwise.maths.tables import Bound, Table, bind, bind_function
 from groupwise.maths.weights import WEIGHTS
 from groupwise.types import Group, Rollout
 
@@ -69,18 +69,21 @@ class Algorithm:
     """Of the reward functions by name; empty: 1 for each."""
 
     @classmethod
-    def of(cls, section: AlgorithmSection, max_new_tokens: int, folder: Path = Path()) -> Algorithm:
+    def of(
+        cls, section: AlgorithmSection, max_new_tokens: int, folder: Path = Path(), *, group_size: int | None = None
+    ) -> Algorithm:
         """Look the names up and bind their settings; what is wrong is a `RecipeError`, before any work. Functions of
         the user's own are looked for in `folder`."""
         own = {"clip_low": section.clip_low, "clip_high": section.clip_high, "max_new_tokens": max_new_tokens}
-        if taken := sorted(own.keys() & section.settings.keys()):
+        if taken := sorted({*own, "group_size"} & section.settings.keys()):
             raise RecipeError(f"algorithm.settings.{taken[0]}: is a setting of its own, outside of algorithm.settings")
-        settings = {**section.settings, **own}
+        settings = {**section.settings, **own, **({} if group_size is None else {"group_size": group_size})}
 
         def entry(table: Table[R], name: str) -> Bound[R]:
-            if ":" not in name:
-                return bind(table, name, settings)
-            bound = bind_function(table, name, load_own(table.kind, name, folder), settings)
+            if ":" in name:
+                bound = bind_function(table, name, load_own(table.kind, name, folder), settings)
+            else:
+                bound = bind(table, name, settings)
             check(bound)
             return bound
 
@@ -98,7 +101,7 @@ class Algorithm:
             selection=entry(SELECTIONS, section.selection),
             length_penalty=entry(LENGTH_PENALTIES, section.length_penalty),
         )
-        algorithm._check()
+        check_agreement(section, algorithm._by_kind(), TABLES)
         return algorithm
 
     def advantages(
@@ -154,7 +157,7 @@ class Algorithm:
     def settings(self) -> dict[str, Any]:
         """What `algorithm.settings` comes to: every setting of the chosen entries, defaults included."""
         fields = {*AlgorithmSection.model_fields, "max_new_tokens"}
-        found = {name: value for bound in self._entries() for name, value in bound.settings.items()}
+        found = {name: value for bound in self._by_kind().values() for name, value in bound.settings.items()}
         lists = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
         return {name: value for name, value in lists.items() if name not in fields}
 
@@ -162,39 +165,12 @@ class Algorithm:
     def _adapts_entropy(self) -> bool:
         return self.section.entropy_control != "fixed"
 
-    def _entries(self) -> Iterator[Bound[Any]]:
-        yield from (self.advantage, self.ratio, self.surrogate, self.weights, self.divergence)
-        yield from (self.correction,) if self.correction is not None else ()
-        yield from (*self.filters, self.beta_control, self.entropy_control, self.selection, self.length_penalty)
-
-    def _check(self) -> None:
-        """Entries that do not go together, and settings that nothing takes."""
-        correction = self.correction
-        if correction is not None and correction.takes("rollout_T") and self.surrogate.takes("correction_T"):
-            raise RecipeError(
-                f'algorithm.correction = "{correction.name}" weighs whole completions, and surrogate = '
-                f'"{self.surrogate.name}" takes the corrections of single tokens into a ratio of its own. Choose one '
-                'by token, such as "token_truncate"'
-            )
-        if self.advantage.takes("parts_QG"):
-            one_by_one = f'advantage = "{self.advantage.name}" looks at the reward functions one by one, and'
-            if self.kl_in_reward:
-                raise RecipeError(
-                    f'algorithm.kl_in = "reward": {one_by_one} the KL is none of them. Set kl_in = "loss"'
-                )
-            if self.length_penalty.name != "none":
-                raise RecipeError(
-                    f'algorithm.length_penalty = "{self.length_penalty.name}": {one_by_one} the penalty is none of '
-                    'them. Set length_penalty = "none" and penalise the length with a reward function'
-                )
-        used = {setting for bound in self._entries() for setting in bound.settings}
-        preset = PRESETS[self.section.preset]
-        for name in ("clip_low", "clip_high"):
-            if name not in used and self.section.model_dump()[name] != preset[name]:
-                raise RecipeError(f"algorithm.{name}: {_unused(name)} Drop it")
-        for name, value in self.section.settings.items():
-            if name not in used and value not in (default for default, _ in _defaults(name)):
-                raise RecipeError(f"algorithm.settings.{name}: {_unused(name)} Drop it")
+    def _by_kind(self) -> dict[str, Bound[Any]]:
+        """All chosen entries."""
+        chosen = (self.advantage, self.ratio, self.surrogate, self.weights, self.divergence, self.correction)
+        others = (self.beta_control, self.entropy_control, self.selection, self.length_penalty)
+        named = {bound.kind: bound for bound in (*chosen, *others) if bound is not None}
+        return named | {f"filter {place}": bound for place, bound in enumerate(self.filters)}
 
 
 def _less(rewards_G: Sequence[float | None], taken_G: Sequence[float]) -> list[float | None]:
@@ -205,21 +181,3 @@ def _parts(rollout: Rollout) -> Mapping[str, float | None]:
     """Without the parts of a rollout whose grade is unknown: what one function says must not move the others' mean."""
     known = rollout.reward is not None
     return {name: part if known else None for name, part in rollout.reward_parts.items()}
-
-
-def _defaults(setting: str) -> list[tuple[Any, str]]:
-    """What a setting is by default in the entries that have it, and their names."""
-    return [
-        (list(default) if isinstance(default, tuple) else default, name)
-        for table in TABLES
-        for name, function in table.items()
-        for key, default in settings_of(function).items()
-        if key == setting
-    ]
-
-
-def _unused(setting: str) -> str:
-    takers = [name for _, name in _defaults(setting)]
-    if takers:
-        return f"changes nothing: none of the chosen entries takes it ({', '.join(takers)} would)."
-    return "there is no such setting. `groupwise algorithms` lists what there is."

@@ -10,12 +10,12 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from groupwise.config.presets import ALL_PRESETS, Preset
 from groupwise.config.sections import AlgorithmSection
 from groupwise.learner.algorithm import TABLES
-from groupwise.maths.tables import REQUIRED, data_of, settings_of
+from groupwise.maths.tables import REQUIRED, bounds_of, data_of, settings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _entry(kind: str, name: str, function: Any) -> Entry:
     summary = " ".join(text.split("\n\n")[0].split())
     hints = get_type_hints(function, include_extras=True)
     settings = tuple(
-        Setting(_place(setting), None if default is REQUIRED else default, _bounds(hints.get(setting)))
+        Setting(_place(setting), None if default is REQUIRED else default, str(bounds_of(hints.get(setting))))
         for setting, default in settings_of(function).items()
     )
     papers = dict.fromkeys(re.findall(r"arXiv \d{4}\.\d{5}|doi \S+?(?=[;,.]?\s)|https://\S+", text))
@@ -83,7 +83,3 @@ def _place(setting: str) -> str:
     if setting == "max_new_tokens":
         return "sampling.max_new_tokens"
     return f"algorithm.{setting}" if setting in AlgorithmSection.model_fields else f"algorithm.settings.{setting}"
-
-
-def _bounds(hint: Any) -> str:
-    return ", ".join(str(each) for each in get_args(hint)[1:]) if get_origin(hint) is Annotated else ""

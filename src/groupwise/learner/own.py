@@ -21,6 +21,8 @@ from typing import Any
 
 from groupwise.errors import RecipeError
 
+MOST_LISTED = 12
+
 
 def load_own(kind: str, name: str, folder: Path) -> Callable[..., Any]:
     """The function behind `file.py:function` or `package.module:function`; `kind` is what it is to be.
@@ -28,6 +30,8 @@ def load_own(kind: str, name: str, folder: Path) -> Callable[..., Any]:
     Example: `load_own("surrogate", "my_loss.py:tempered", recipe_folder)`
     """
     place, _, attribute = name.rpartition(":")
+    if not place or not attribute:
+        raise RecipeError(f'{kind} = "{name}": name a function as "file.py:function" or "package.module:function"')
     try:
         module = _from_file(folder / Path(place).expanduser()) if place.endswith(".py") else _module(place, folder)
     except FileNotFoundError as error:
@@ -37,16 +41,15 @@ def load_own(kind: str, name: str, folder: Path) -> Callable[..., Any]:
     found = vars(module).get(attribute)
     if not inspect.isfunction(found):
         functions = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
-        raise RecipeError(
-            f'{kind} = "{name}": {place} has no function {attribute!r}. It has: {", ".join(functions) or "none"}'
-        )
+        listed = ", ".join(functions[:MOST_LISTED]) + ", ..." * (len(functions) > MOST_LISTED)
+        raise RecipeError(f'{kind} = "{name}": {place} has no function {attribute!r}. It has: {listed or "none"}')
     return found
 
 
 def shown(error: BaseException) -> str:
     """The error and the line of the user's code that raised it."""
-    ours = str(Path(__file__).parents[1])
-    theirs = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((ours, "<frozen"))]
+    others = (str(Path(__file__).parents[1]), str(Path(importlib.__file__).parent), "<frozen")
+    theirs = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(others)]
     where = f" at {theirs[-1].filename}:{theirs[-1].lineno}, in {theirs[-1].name}" if theirs else ""
     return f"{type(error).__name__}: {ascii(str(error))[1:-1][:500]}{where}"
 

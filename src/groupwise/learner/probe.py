@@ -1,4 +1,4 @@
-"""A small batch that entries are tried on: whether a user's own works, and whether rollouts of advantage 0 matter."""
+"""A small batch that entries are tried on: whether one works, and whether rollouts of advantage 0 matter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def probe(log_ratios: Sequence[float] = (0.0, 0.1, -0.2, 0.05, 0.4, -0.3), advan
     logprobs_T = (_OLD_T + torch.tensor(log_ratios, dtype=torch.float64)).requires_grad_()
     advantages_T = advantage * torch.tensor([1.0, -0.5, -0.5, -0.5, -0.5, -0.5], dtype=torch.float64)
     entropies_T = torch.tensor([0.3, 1.0, 2.0, 0.0, 0.7, 1.1], dtype=torch.float64)
-    rewards_QG = [[1.0, 0.0, None, 0.5], [1.0, 1.0], [None, None], [0.2]]
+    rewards_QG = [[1.0, 0.0, None, 0.5], [1.0, 1.0], [None, None], [0.2], [0.0, 0.0]]
     return {
         "logprobs_T": logprobs_T,
         "old_logprobs_T": _OLD_T,
@@ -42,7 +42,7 @@ def probe(log_ratios: Sequence[float] = (0.0, 0.1, -0.2, 0.05, 0.4, -0.3), advan
         "lengths_R": torch.tensor([1, 2, 3]),
         "group_R": torch.tensor([0, 1, 1]),
         "rewards_QG": rewards_QG,
-        "lengths_QG": [[3 + i for i in range(len(group))] for group in rewards_QG],
+        "lengths_QG": [[3 * i for i in range(len(group))] for group in rewards_QG],
         "parts_QG": [[{"a": reward, "b": None} for reward in group] for group in rewards_QG],
         "reward_weights": {"a": 1.0, "b": 0.5},
         "coefficient": 0.1,
@@ -67,14 +67,19 @@ def is_silent(surrogate: Bound[Tensor]) -> bool:
 
 def check(bound: Bound[Any]) -> None:
     """Raise a `RecipeError` unless the entry gives what it should on a small batch."""
-    data, what = probe(), f'{bound.kind} = "{bound.name}"'
+    data, untouched = probe(), probe()
+    settings = ", ".join(f"{name} = {value!r}" for name, value in bound.settings.items())
+    what = f'{bound.kind} = "{bound.name}"{f" with {settings}" if settings else ""}'
     try:
         given = bound(**data)
         complaint = _complaint(bound.kind, given, data)
     except RecipeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RecipeError(f"{what} raised {shown(error)}, on a small batch before the run") from error
+    changed = next((name for name in bound.data if not _same(data[name], untouched[name])), None)
+    if changed is not None:
+        complaint = f"changes {changed}, which others look at after it: compute something new instead"
     if complaint:
         raise RecipeError(f"{what} {complaint}, on a small batch before the run")
 
@@ -93,10 +98,18 @@ def _complaint(kind: str, given: object, data: dict[str, Any]) -> str | None:
         return f"gave {shape} where a tensor of shape [{size}] is needed"
     if not given.double().isfinite().all():
         return f"gave {given.tolist()}, which is not finite"
-    if kind != "surrogate":
-        return None
+    return _about_factors(given) if kind in ("weights", "correction", "filter") else _about_gradient(kind, given, data)
+
+
+def _about_factors(given: Tensor) -> str | None:
+    fits = bool((given >= 0).all() and (given > 0).any())
+    return None if fits else f"gave {given.tolist()}: none may be negative, and not all of them 0"
+
+
+def _about_gradient(kind: str, given: Tensor, data: dict[str, Any]) -> str | None:
     if not given.requires_grad:
-        return "gave a loss without gradient: it must depend on log_ratio_T or logprobs_T, not detached"
+        names = {"surrogate": "a loss", "ratio": "a ratio", "divergence": "a divergence"}
+        return f"gave {names[kind]} without gradient: it must depend on log_ratio_T or logprobs_T, not detached"
     gradient_T = _gradient(given, data)
     return None if gradient_T.isfinite().all() else f"has the gradient {gradient_T.tolist()}, which is not finite"
 
@@ -106,7 +119,7 @@ def _about_lists(given: object, rewards_QG: list[list[float | None]]) -> str | N
     if not isinstance(given, list) or [len(group) for group in lists] != [len(group) for group in rewards_QG]:
         return f"gave {given!r}, which is not one number for each reward of {rewards_QG}"
     if not all(_is_finite(value) for group in lists for value in group):
-        return f"gave {given!r} for {rewards_QG}: all are finite numbers, also where a reward is None"
+        return f"gave {given!r} for {rewards_QG}: all are plain finite floats, also where a reward is None"
     return None
 
 
@@ -123,7 +136,16 @@ def _about_choice(given: object, groups: int) -> str | None:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _same(value: object, other: object) -> bool:
+    """Of numbers, tensors, and what is made of them."""
+    if isinstance(value, Tensor) and isinstance(other, Tensor):
+        return torch.equal(value, other)
+    if isinstance(value, Whole) and isinstance(other, Whole):
+        return all(map(_same, value, other))
+    return value == other
 
 
 def _gradient(loss_T: Tensor, data: dict[str, Any]) -> Tensor:

@@ -19,11 +19,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, TypeAlias
 
 from groupwise.errors import RecipeError
 from groupwise.maths.batch_advantages import batch_normalized, gdpo, gpg, reinforce_pp, reinforce_pp_baseline
 from groupwise.maths.groups import STD_FLOOR, Lengths, Rewards, above_lowest, centred, normalized, placed
-from groupwise.maths.tables import Count, Share, Table
+from groupwise.maths.tables import Bounds, Share, Table
+
+OfGroup: TypeAlias = Annotated[int, Bounds(at_least=1, below="group_size")]
+"""A part of a group."""
 
 
 def group_normalized(rewards_QG: Rewards) -> list[list[float]]:
@@ -96,19 +100,19 @@ def _over_mean(rewards_G: Sequence[float | None]) -> list[float]:
     graded = [reward for reward in rewards_G if reward is not None]
     if graded and min(graded) < 0:
         raise RecipeError(
-            f'advantage = "maxrl" divides by the mean reward of a group: no reward may be negative, got {min(graded)}. '
-            "Shift the rewards, or choose another advantage"
+            f'advantage = "maxrl" divides by the mean reward of a group: no reward may be negative, got {min(graded)}, '
+            "less what its length and the KL took off it. Shift the rewards, or choose another advantage"
         )
     mean = math.fsum(graded) / max(len(graded), 1)
     return [value / mean if mean > 0 else 0.0 for value in centred(rewards_G)]
 
 
-def pass_at_k(rewards_QG: Rewards, *, k: Count = 4) -> list[list[float]]:
+def pass_at_k(rewards_QG: Rewards, *, k: OfGroup = 4) -> list[list[float]]:
     """The best of k completions is what counts: every subset of k is rewarded with its best, normalised over all
     subsets (population std), and a completion gets the mean of the subsets that it is in.
 
-    Pass@k Training, arXiv 2508.10751, whose closed form this is, for rewards of any kind. In a group of k or fewer
-    there is only one subset, which says nothing.
+    Pass@k Training, arXiv 2508.10751, whose closed form this is, for rewards of any kind. In a group where k or fewer
+    were graded there is only one subset, which says nothing.
 
     Example: `[[1, 0, 0, 0]]`, k 2: 3 of 6 pairs succeed, mean 0.5, std 0.5. The right one is in successful pairs only:
     +1. A wrong one is in 1 successful of 3: (1/3 - 0.5) / 0.5 = -1/3.

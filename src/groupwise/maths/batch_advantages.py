@@ -80,7 +80,7 @@ def gpg(rewards_QG: Rewards) -> list[list[float]]:
     """GPG: `r - mean` over the group, and all of it scaled by groups / groups that say something: the silent ones count
     in the mean of the loss, and no longer make the others quieter.
 
-    GPG, arXiv 2504.02546, equation 7. (verl counts rewards that are not 0 instead.)
+    GPG, arXiv 2504.02546, whose batches are such groups. (verl counts rewards that are not 0 instead.)
 
     Example: `[[1, 0], [1, 1]]`: one of two groups speaks, so `[[1, -1], [0, 0]]`.
     """

@@ -6,9 +6,9 @@ rollouts that was, and returns the coefficient that is kept and the one that is 
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
-from groupwise.maths.tables import NotNegative, Positive, Table
+from groupwise.maths.tables import Bounds, NotNegative, Positive, Table
 
 Controlled: TypeAlias = tuple[float, float]
 
@@ -42,7 +42,7 @@ def stepped(
     entropy_target: NotNegative = 0.2,
     entropy_step: Positive = 0.005,
     entropy_min: NotNegative = 0.0,
-    entropy_max: NotNegative = 1.0,
+    entropy_max: Annotated[float, Bounds(not_below="entropy_min")] = 1.0,
 ) -> Controlled:
     """The bonus takes a step up after an update with the entropy at its target or below, else a step down, and is
     applied only in the first case.

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from groupwise.maths.sequences import cut_exp, sum_of_rollout
-from groupwise.maths.tables import NotNegative, Positive, Table
+from groupwise.maths.tables import Share, Table, UpTo
 
 
-def token_truncate(mismatch_T: Tensor, *, correction_low: NotNegative = 0.0, correction_high: Positive = 2.0) -> Tensor:
+def token_truncate(mismatch_T: Tensor, *, correction_low: Share = 0.0, correction_high: UpTo = 2.0) -> Tensor:
     """TIS: the ratio of each token, cut to between low and high. verl's `rollout_is = token`.
 
     Your Efficient RL Framework Secretly Brings You Off-Policy RL Training, Yao and others (2025),
@@ -28,7 +28,7 @@ def token_truncate(mismatch_T: Tensor, *, correction_low: NotNegative = 0.0, cor
     return cut_exp(mismatch_T).clamp(correction_low, correction_high)
 
 
-def token_mask(mismatch_T: Tensor, *, correction_low: NotNegative = 0.5, correction_high: Positive = 5.0) -> Tensor:
+def token_mask(mismatch_T: Tensor, *, correction_low: Share = 0.5, correction_high: UpTo = 5.0) -> Tensor:
     """IcePop: the ratio of each token, and 0 for one whose ratio is outside of low and high.
 
     Every Step Evolves (Ring-1T), arXiv 2510.18855. verl's threshold "low_high".
@@ -39,7 +39,7 @@ def token_mask(mismatch_T: Tensor, *, correction_low: NotNegative = 0.5, correct
 
 
 def sequence_truncate(
-    mismatch_T: Tensor, rollout_T: Tensor, *, correction_low: NotNegative = 0.0, correction_high: Positive = 2.0
+    mismatch_T: Tensor, rollout_T: Tensor, *, correction_low: Share = 0.0, correction_high: UpTo = 2.0
 ) -> Tensor:
     """TIS of the whole completion: the product of its tokens' ratios, cut to between low and high. Unbiased as long as
     nothing is cut, and of much variance. verl's `rollout_is = sequence`.
@@ -52,7 +52,7 @@ def sequence_truncate(
 
 
 def sequence_mask(
-    mismatch_T: Tensor, rollout_T: Tensor, *, correction_low: NotNegative = 0.0, correction_high: Positive = 3.0
+    mismatch_T: Tensor, rollout_T: Tensor, *, correction_low: Share = 0.0, correction_high: UpTo = 3.0
 ) -> Tensor:
     """MIS: the product of the completion's ratios, and 0 for a completion whose product is outside of low and high.
     TRL's default under vLLM.

@@ -6,11 +6,13 @@ those of the whole update, so that no split into micro-batches changes the choic
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from groupwise.maths.sequences import LARGEST_LOG_RATIO, cut_exp, likelihood, log_ratio
-from groupwise.maths.tables import NotNegative, Share
+from groupwise.maths.tables import Bounds, NotNegative, Share
 from groupwise.maths.whole import Whole, largest
 
 
@@ -23,7 +25,7 @@ def clip_cov(
     clip_high: NotNegative,
     cov_share: Share = 2e-4,
     cov_low: float = 1.0,
-    cov_high: float = 5.0,
+    cov_high: Annotated[float, Bounds(not_below="cov_low")] = 5.0,
 ) -> Tensor:
     """Clip-Cov: the clipped ratio, and a few tokens of high covariance, chosen at random, lose their gradient.
 

@@ -10,12 +10,12 @@ import math
 from torch import Tensor
 
 from groupwise.maths.sequences import LARGEST_LOG_RATIO, log_ratio, max_of_rollout, mean_of_rollout, sum_of_rollout
-from groupwise.maths.tables import NotNegative, Positive, Share, Table
+from groupwise.maths.tables import Fraction, NotNegative, Positive, Share, Table, UpTo
 from groupwise.maths.whole import Whole, at_least, quantile
 
 
 def geometric_rejection(
-    mismatch_T: Tensor, rollout_T: Tensor, *, geometric_low: Positive = 0.99, geometric_high: Positive = 1.01
+    mismatch_T: Tensor, rollout_T: Tensor, *, geometric_low: Fraction = 0.99, geometric_high: UpTo = 1.01
 ) -> Tensor:
     """Whole completions, by the geometric mean of old policy / sampler over their tokens. verl's `seq_mean_k1`.
 
@@ -28,7 +28,7 @@ def geometric_rejection(
 
 
 def product_rejection(
-    mismatch_T: Tensor, rollout_T: Tensor, *, product_low: Positive = 0.5, product_high: Positive = 2.0
+    mismatch_T: Tensor, rollout_T: Tensor, *, product_low: Fraction = 0.5, product_high: UpTo = 2.0
 ) -> Tensor:
     """Whole completions, by the product of old policy / sampler over their tokens, which rejects long ones sooner.
     verl's `seq_sum_k1`.
@@ -53,7 +53,7 @@ def k3_rejection(mismatch_T: Tensor, rollout_T: Tensor, *, k3_limit: Positive = 
     return mean_of_rollout(cut_T.expm1() - cut_T, rollout_T) <= k3_limit
 
 
-def worst_token_rejection(mismatch_T: Tensor, rollout_T: Tensor, *, worst_ratio: Positive = 1e4) -> Tensor:
+def worst_token_rejection(mismatch_T: Tensor, rollout_T: Tensor, *, worst_ratio: UpTo = 1e4) -> Tensor:
     """Whole completions, by their worst token: one that is `worst_ratio` times likelier on one side than on the other
     was broken by the engine. verl's `seq_max_k2`, and the veto before it.
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 
 from groupwise.maths.groups import Lengths, Rewards
-from groupwise.maths.tables import Count, Fraction, NotNegative, Share, Table
+from groupwise.maths.tables import Count, Fraction, Positive, Table
 
 
 def none(lengths_QG: Lengths) -> list[list[float]]:
@@ -26,12 +26,12 @@ def soft_overlong(
     *,
     max_new_tokens: Count,
     overlong_share: Fraction = 0.2,
-    overlong_penalty: NotNegative = 1.0,
+    overlong_penalty: Positive = 1.0,
 ) -> list[list[float]]:
     """DAPO's soft overlong punishment: nothing up to `1 - overlong_share` of the longest completion that there may be,
     then rising in a straight line to `overlong_penalty` at the longest.
 
-    DAPO, arXiv 2503.14476, equation 13, whose buffer is 4,096 of 20,480 tokens and whose rewards are -1 and 1.
+    DAPO, arXiv 2503.14476, section 3.4, whose buffer is 4,096 of 20,480 tokens and whose rewards are -1 and 1.
 
     Example: 100 tokens at most, share 0.2: 80 tokens cost 0, 90 cost 0.5, 100 cost 1.
     """
@@ -42,12 +42,12 @@ def soft_overlong(
     ]
 
 
-def shorter_of_right(rewards_QG: Rewards, lengths_QG: Lengths, *, length_share: Share = 0.1) -> list[list[float]]:
+def shorter_of_right(rewards_QG: Rewards, lengths_QG: Lengths, *, length_share: Fraction = 0.1) -> list[list[float]]:
     """A right completion loses up to `length_share` of its reward, the more the longer it is beside the other right
     ones of its group: `share * r * sigmoid((length - mean) / std)`. Right is what has a reward above 0; std is that of
     the population, and where all are of one length everyone loses half.
 
-    Training Language Models to Reason Efficiently, arXiv 2502.04463, equation 3.
+    Training Language Models to Reason Efficiently, arXiv 2502.04463.
 
     Example: rewards `[[1, 1, 0]]`, lengths `[[2, 4, 9]]`, share 0.1: mean 3, std 1: the first loses
     0.1 * sigmoid(-1) = 0.027, the second 0.073, the third nothing.

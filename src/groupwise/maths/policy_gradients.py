@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from groupwise.maths.sequences import LARGEST_LOG_RATIO, cut_exp, likelihood, sum_of_rollout
-from groupwise.maths.tables import NotNegative, Pair, Positive, Share
+from groupwise.maths.tables import NotNegative, NotNegatives, Positive, Share
 
 SMALLEST_WEIGHT = 1e-8
 """VESPO cuts the weight of a completion here before it takes its logarithm, as its authors do."""
@@ -60,8 +60,8 @@ def vespo(
     correction_T: Tensor,
     rollout_T: Tensor,
     *,
-    k_lambda_pos: Pair = (2.0, 3.0),
-    k_lambda_neg: Pair = (3.0, 2.0),
+    k_lambda_pos: NotNegatives = (2.0, 3.0),
+    k_lambda_neg: NotNegatives = (3.0, 2.0),
 ) -> Tensor:
     """`-phi(w) * A * logprob` with `phi(w) = w^k * exp(lambda * (1 - w))` and w the ratio of the whole completion to
     the *sampler*: the product of its tokens' ratios and corrections. phi is 1 on policy and falls on both sides.

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from groupwise.maths.groups import Rewards, above_lowest, centred, std_of
-from groupwise.maths.tables import Count, Multiple, Pair, Table
+from groupwise.maths.tables import Count, Multiple, Range, Table
 
 
 class Choice(NamedTuple):
@@ -54,7 +54,9 @@ def dynamic_sampling(rewards_QG: Rewards, wanted: int, rounds: int, *, max_round
     return _refilled(speaking, len(rewards_QG), wanted, rounds, max_rounds)
 
 
-def in_band(rewards_QG: Rewards, wanted: int, rounds: int, *, band: Pair = (0.2, 0.8), max_rounds: Count = 4) -> Choice:
+def in_band(
+    rewards_QG: Rewards, wanted: int, rounds: int, *, band: Range = (0.2, 0.8), max_rounds: Count = 4
+) -> Choice:
     """Online difficulty filtering: groups whose mean reward is outside of `band` are dropped, the others made up for as
     in `dynamic_sampling`. For rewards of 0 and 1 the mean is the pass rate. OpenRLHF's `dynamic_filtering_range`.
 
@@ -71,7 +73,7 @@ def most_varied(rewards_QG: Rewards, wanted: int, *, oversample: Multiple = 2.0)
     """Oversample and keep: `oversample` times as many problems are sampled, at once, and those whose rewards differ
     most train, by the std of the group; of equal ones the earlier.
 
-    VCRL, arXiv 2509.19803, which samples by the variance of a group's rewards.
+    VCRL, arXiv 2509.19803, which keeps groups by the variance of their rewards, and has a memory of them besides.
 
     Example: 1 wanted, oversample 2, rewards `[[1, 1], [1, 0]]`: the second is kept.
     """

@@ -19,13 +19,18 @@ whole update.
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 import torch
 from torch import Tensor
 
 from groupwise.maths.covariances import clip_cov, kl_cov
 from groupwise.maths.policy_gradients import cispo_cap, cispo_clip, dppo_kl, dppo_tv, dro, reinforce, topr, vespo
 from groupwise.maths.sequences import cut_exp, mean_of_rollout
-from groupwise.maths.tables import NotNegative, Positive, Share, Table
+from groupwise.maths.tables import Bounds, NotNegative, Positive, Share, Table
+
+AboveClip: TypeAlias = Annotated[float, Bounds(not_below="1 + clip_high")]
+"""A second bound for bad tokens; inside of the clip range it would take the place of the first for good ones."""
 
 
 def clipped_ratio(log_ratio_T: Tensor, advantages_T: Tensor, *, clip_low: Share, clip_high: NotNegative) -> Tensor:
@@ -46,7 +51,7 @@ def clipped_ratio(log_ratio_T: Tensor, advantages_T: Tensor, *, clip_low: Share,
 
 
 def two_sided(
-    log_ratio_T: Tensor, advantages_T: Tensor, *, clip_low: Share, clip_high: NotNegative, delta: Positive = 4.0
+    log_ratio_T: Tensor, advantages_T: Tensor, *, clip_low: Share, clip_high: NotNegative, delta: AboveClip = 4.0
 ) -> Tensor:
     """The clipped ratio with a bound for negative advantages, too: `-min(min(ratio, delta) * A, clip(ratio) * A)`.
 
@@ -61,12 +66,11 @@ def two_sided(
 
 
 def dual_clip(
-    log_ratio_T: Tensor, advantages_T: Tensor, *, clip_low: Share, clip_high: NotNegative, dual: Positive = 3.0
+    log_ratio_T: Tensor, advantages_T: Tensor, *, clip_low: Share, clip_high: NotNegative, dual: AboveClip = 3.0
 ) -> Tensor:
     """The clipped ratio, but for negative advantages never more than `-dual * A`. verl's `vanilla` with `clip_ratio_c`.
 
-    Dual-clip PPO, arXiv 1912.09729. The same function as `two_sided` with `delta = dual`, as long as `dual` is above
-    `1 + clip_high`.
+    Dual-clip PPO, arXiv 1912.09729. The same function as `two_sided` with `delta = dual`.
 
     Example: ratio 6, A -1, dual 3: loss 3, gradient 0.
     """

@@ -14,9 +14,22 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, NamedTuple, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    NamedTuple,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from groupwise.errors import RecipeError
 
@@ -24,26 +37,44 @@ R = TypeVar("R")
 
 
 class Bounds(NamedTuple):
-    """What a setting may be, beside its type. Example: `Annotated[float, Bounds(above=0)]`."""
+    """What a setting may be, beside its type. `not_below` and `below` name another setting of the recipe, or `1 +` one.
+    Of a pair both numbers are meant.
+
+    Example: `Annotated[float, Bounds(above=0, not_below="1 + clip_high")]`
+    """
 
     above: float = -math.inf
     at_least: float = -math.inf
     at_most: float = math.inf
+    not_below: str = ""
+    below: str = ""
+    rising: bool = False
+    """Of a pair: the first number may not be above the second."""
 
     def __str__(self) -> str:
         """Example: `above 0, at most 1`; empty without bounds."""
         named = (("above", self.above), ("at least", self.at_least), ("at most", self.at_most))
-        return ", ".join(f"{words} {bound:g}" for words, bound in named if math.isfinite(bound))
+        numbers = [f"{words} {bound:g}" for words, bound in named if math.isfinite(bound)]
+        others = [f"not below {self.not_below}"] * bool(self.not_below) + [f"below {self.below}"] * bool(self.below)
+        return ", ".join([*numbers, *others, *["rising"] * self.rising])
+
+    def hold(self, value: float) -> bool:
+        """Whether a number is within them, other settings left aside."""
+        return value > self.above and self.at_least <= value <= self.at_most
 
 
 Positive: TypeAlias = Annotated[float, Bounds(above=0)]
 NotNegative: TypeAlias = Annotated[float, Bounds(at_least=0)]
 Share: TypeAlias = Annotated[float, Bounds(at_least=0, at_most=1)]
 Fraction: TypeAlias = Annotated[float, Bounds(above=0, at_most=1)]
-Multiple: TypeAlias = Annotated[float, Bounds(at_least=1)]
+Multiple: TypeAlias = Annotated[float, Bounds(at_least=1, at_most=100)]
+UpTo: TypeAlias = Annotated[float, Bounds(at_least=1)]
+"""The largest ratio that passes; that of a token that is exactly on policy, 1, has to."""
 Count: TypeAlias = Annotated[int, Bounds(at_least=1)]
 Pair: TypeAlias = tuple[float, float]
-"""Two numbers; `[2.0, 3.0]` in a recipe."""
+"""Two finite numbers; `[2.0, 3.0]` in a recipe."""
+NotNegatives: TypeAlias = Annotated[Pair, Bounds(at_least=0)]
+Range: TypeAlias = Annotated[Pair, Bounds(rising=True)]
 
 
 class Table(Mapping[str, Callable[..., R]], Generic[R]):
@@ -114,6 +145,11 @@ def bind_function(table: Table[R], name: str, function: Callable[..., R], settin
             f"can be: {', '.join(table.offers)}. A setting stands behind a * in the signature"
         )
     wanted = settings_of(function)
+    if misplaced := [name for name in wanted if name in table.offers]:
+        raise RecipeError(
+            f'{table.kind} = "{name}" has {" and ".join(misplaced)} behind the * of its signature, among the settings. '
+            "What it looks at stands before the *"
+        )
     missing = [setting for setting, default in wanted.items() if default is REQUIRED and setting not in settings]
     if missing:
         raise RecipeError(
@@ -121,11 +157,13 @@ def bind_function(table: Table[R], name: str, function: Callable[..., R], settin
             f"set it, or choose another {table.kind} ({', '.join(sorted(table))})"
         )
     defaults = {setting: default for setting, default in wanted.items() if default is not REQUIRED}
-    chosen = {setting: settings[setting] for setting in wanted if setting in settings}
-    hints = get_type_hints(function, include_extras=True)
+    chosen = {**defaults, **{setting: settings[setting] for setting in wanted if setting in settings}}
+    hints = _hints(function)
     for setting, value in chosen.items():
-        _check(f'{table.kind} = "{name}": {setting}', value, hints.get(setting))
-    return Bound(table.kind, name, function, data, {**defaults, **chosen})
+        what, bounds = f'{table.kind} = "{name}": {setting} = {value!r}', bounds_of(hints.get(setting))
+        _check(what, value, hints.get(setting), bounds)
+        _check_beside(what, value, bounds, {**settings, **chosen})
+    return Bound(table.kind, name, function, data, chosen)
 
 
 class _Required:
@@ -152,27 +190,55 @@ def settings_of(function: Callable[..., object]) -> dict[str, Any]:
     return {p.name: REQUIRED if p.default is p.empty else p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _check(what: str, value: Any, hint: Any) -> None:
-    """Raise unless the value is what the annotation says. A user's own function need not have annotations."""
-    bounds = next((each for each in get_args(hint)[1:] if isinstance(each, Bounds)), Bounds())
+def bounds_of(hint: Any) -> Bounds:
+    """The bounds in an annotation. Example: `bounds_of(Share)` is `Bounds(at_least=0, at_most=1)`."""
+    return next((each for each in get_args(hint)[1:] if isinstance(each, Bounds)), Bounds())
+
+
+def _hints(function: Callable[..., object]) -> dict[str, Any]:
+    """A user's own function need not have annotations, nor such as can be looked up outside of its editor."""
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, AttributeError, TypeError):
+        return {}
+
+
+def _check(what: str, value: Any, hint: Any, bounds: Bounds) -> None:
+    """Raise unless the value is what the annotation says."""
     kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if kind is bool and not isinstance(value, bool):
-        raise RecipeError(f"{what} = {value!r}: needs true or false")
-    if kind == Pair and not _is_pair(value):
-        raise RecipeError(f"{what} = {value!r}: needs a list of two numbers")
-    if kind not in (int, float):
-        return
-    fits = _is_number(value) and (kind is float or isinstance(value, int))
-    if not (fits and value > bounds.above and bounds.at_least <= value <= bounds.at_most):
+        raise RecipeError(f"{what}: needs true or false")
+    if kind == Pair:
+        fits = _is_pair(value) and all(map(bounds.hold, value)) and (value[0] <= value[1] or not bounds.rising)
+        words = "a list of two numbers"
+    elif kind in (int, float):
+        fits = _is_number(value) and (kind is float or isinstance(value, int)) and bounds.hold(value)
         words = "a whole number" if kind is int else "a number"
-        raise RecipeError(f"{what} = {value!r}: needs {', '.join(filter(None, (words, str(bounds))))}")
+    else:
+        return
+    if not fits:
+        raise RecipeError(f"{what}: needs {', '.join(filter(None, (words, str(bounds))))}")
 
 
-def _is_pair(value: object) -> bool:
+def _check_beside(what: str, value: Any, bounds: Bounds, settings: Mapping[str, Any]) -> None:
+    """Raise if the value contradicts another setting of the recipe; one that is not known there binds nobody."""
+    for words, expression, contradict in (
+        ("not below", bounds.not_below, operator.lt),
+        ("below", bounds.below, operator.ge),
+    ):
+        other = settings.get(expression.removeprefix("1 + "))
+        if not expression or other is None:
+            continue
+        limit = other + expression.startswith("1 + ")
+        if contradict(value, limit):
+            raise RecipeError(f"{what}: needs to be {words} {expression}, which is {limit:g}")
+
+
+def _is_pair(value: object) -> TypeGuard[Sequence[float]]:
     if not isinstance(value, list | tuple):
         return False
     items = cast("Sequence[object]", value)
-    return len(items) == 2 and all(map(_is_number, items))
+    return len(items) == 2 and all(isinstance(item, int | float) and math.isfinite(item) for item in items)
 
 
 def _is_number(value: object) -> bool:

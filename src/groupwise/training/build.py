@@ -71,7 +71,7 @@ class Given:
 def build(loaded: LoadedRecipe, given: Given) -> Parts:
     """Load everything; each mistake is an error of groupwise that says what to do. Cheap parts come first."""
     recipe = loaded.recipe
-    algorithm = Algorithm.of(recipe.algorithm, recipe.sampling.max_new_tokens, loaded.folder)
+    algorithm = algorithm_of(loaded)
     rewards = given.rewards if given.rewards is not None else load_rewards(recipe.rewards, loaded)
     task = task_of(loaded) if given.task is None else given.task
     if given.world is not None:
@@ -98,6 +98,13 @@ def build(loaded: LoadedRecipe, given: Given) -> Parts:
         optimizer=given.optimizer,
         sampler=given.sampler,
     )
+
+
+def algorithm_of(loaded: LoadedRecipe) -> Algorithm:
+    """The algorithm that the recipe names."""
+    recipe = loaded.recipe
+    limit, group_size = recipe.sampling.max_new_tokens, recipe.train.group_size
+    return Algorithm.of(recipe.algorithm, limit, loaded.folder, group_size=group_size)
 
 
 def complete(loaded: LoadedRecipe, algorithm: Algorithm) -> LoadedRecipe:
