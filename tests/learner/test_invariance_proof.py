@@ -20,7 +20,12 @@ CASES = {
     # what depends on counts of the whole update, and on all of its tokens, and a KL, a bonus and a correction on top
     "grpo": {"beta": 0.1, "kl_ratio": True},
     "scale_rl": {"entropy": 0.05, "correction": "token_truncate"},
-    "clip_cov": {"settings": {"cov_share": 0.2, "cov_low": 0.01}, "filters": ["top_entropy"]},
+    "clip_cov": {
+        "settings": {"cov_share": 0.2, "cov_low": 0.01},
+        "filters": ["top_entropy"],
+        "advantage": "reinforce_pp",
+        "weights": "prompt_mean",
+    },
 }
 PLACES = tuple(range(len(gradients.SIZES)))
 

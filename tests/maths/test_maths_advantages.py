@@ -142,7 +142,7 @@ def test_maxrl_divides_by_the_mean():
 
 
 def test_maxrl_refuses_rewards_that_it_would_turn_around():
-    with pytest.raises(RecipeError, match=r"no reward may be negative, got -0\.5, .* Shift the rewards"):
+    with pytest.raises(RecipeError, match=r"no reward may be negative, .* one is -0\.5. Shift the rewards"):
         maxrl([[1.0, -0.5]])
 
 

@@ -149,6 +149,17 @@ def test_a_selection_that_never_has_enough_is_stopped():
         asyncio.run(work)
 
 
+@pytest.mark.parametrize("kept", ["[]", "[0, 0]", "[9]"])
+def test_what_a_selection_of_ones_own_keeps_has_to_be_there(tmp_path, monkeypatch, kept):
+    (tmp_path / "mine.py").write_text(
+        "def odd(rewards_QG, wanted, rounds):\n"
+        f"    return ({kept} if len(rewards_QG) == 2 else [0], wanted * (rounds == 0))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=r'"mine.py:odd" keeps \[.*\] of the 2 groups that were sampled'):
+        trainer_of(tmp_path, **{"algorithm.selection": "mine.py:odd"}).train()
+
+
 def test_problems_by_difficulty_train_and_the_recipe_says_what_has_no_use(tmp_path):
     run = trainer_of(tmp_path, [half_easy], **{"problems.order": "difficulty", "train.steps": 3}).train()
     assert len(run.metrics.read()) == 3

@@ -66,7 +66,7 @@ STATE = {
         **dict.fromkeys(
             ["_steps", "_kl_in_reward", "coefficients", "optimizer", "reference", "limit", "policy"], SAVED
         ),
-        **dict.fromkeys(["_algorithm", "_dtype", "_scorer", "_section", "_world", "report_of"], GIVEN),
+        **dict.fromkeys(["_algorithm", "_dtype", "_scorer", "_section", "world", "report_of"], GIVEN),
     },
     "learner.optimizer.PolicyOptimizer": {
         **dict.fromkeys(["_optimizer", "_masters", "_scale", "_clean_steps", "updates", "_parameters"], SAVED),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +13,10 @@ from torch import Tensor
 from groupwise.config.sections import AlgorithmSection
 from groupwise.errors import RecipeError
 from groupwise.learner.agreement import check_agreement
+from groupwise.learner.graded import Graded
 from groupwise.learner.own import load_own
 from groupwise.learner.probe import check, is_silent
+from groupwise.learner.world import ALONE, World
 from groupwise.maths.advantages import ADVANTAGES
 from groupwise.maths.controls import BETA_CONTROLS, ENTROPY_CONTROLS, Controlled
 from groupwise.maths.corrections import CORRECTIONS
@@ -26,7 +28,7 @@ from groupwise.maths.selections import SELECTIONS, Choice
 from groupwise.maths.surrogates import SURROGATES
 from groupwise.maths.tables import Bound, Table, bind, bind_function
 from groupwise.maths.weights import WEIGHTS
-from groupwise.types import Group, Rollout
+from groupwise.types import Group
 
 R = TypeVar("R")
 
@@ -105,27 +107,21 @@ class Algorithm:
         return algorithm
 
     def advantages(
-        self, groups: Sequence[Group], penalties_QG: Sequence[Sequence[float]] | None = None
+        self, groups: Sequence[Group], penalties_QG: Sequence[Sequence[float]] | None = None, world: World = ALONE
     ) -> list[list[float]]:
         """One number for each rollout. `penalties_QG` are taken off the rewards before: the KL, where it stands there.
-        So is what the length costs.
+        So is what the length costs. What looks at the whole step looks at the groups of all ranks of `world`.
 
         Example: a group with the rewards 1 and 0 under `group_centred` has `[[0.5, -0.5]]`.
         """
-        rewards_QG = [group.rewards_G for group in groups]
-        lengths_QG = [[rollout.completion.drawn for rollout in group.rollouts] for group in groups]
-        length_QG = self.length_penalty(rewards_QG=rewards_QG, lengths_QG=lengths_QG)
+        graded = Graded.of(groups, self.reward_weights)
+        rewards_QG = graded.rewards_QG
+        length_QG = self.length_penalty(**graded.data())
         for taken_QG in (length_QG, penalties_QG or []):
             if any(map(any, taken_QG)):
                 rewards_QG = [_less(*group) for group in zip(rewards_QG, taken_QG, strict=True)]
-        parts_QG = [[_parts(rollout) for rollout in group.rollouts] for group in groups]
-        names = (name for parts_G in parts_QG for parts in parts_G for name in parts)
-        return self.advantage(
-            rewards_QG=rewards_QG,
-            lengths_QG=lengths_QG,
-            parts_QG=parts_QG,
-            reward_weights=self.reward_weights or dict.fromkeys(names, 1.0),
-        )
+        everyone, own = replace(graded, rewards_QG=rewards_QG).of_all(world)
+        return self.advantage(**everyone.data())[own] if groups else []
 
     @cached_property
     def needs_silent(self) -> bool:
@@ -175,9 +171,3 @@ class Algorithm:
 
 def _less(rewards_G: Sequence[float | None], taken_G: Sequence[float]) -> list[float | None]:
     return [None if reward is None else reward - taken for reward, taken in zip(rewards_G, taken_G, strict=True)]
-
-
-def _parts(rollout: Rollout) -> Mapping[str, float | None]:
-    """Without the parts of a rollout whose grade is unknown: what one function says must not move the others' mean."""
-    known = rollout.reward is not None
-    return {name: part if known else None for name, part in rollout.reward_parts.items()}

@@ -113,7 +113,7 @@ class Bench:
             self.policy = load_in_double(subject.model, subject.lora)
             self._algorithm = Algorithm.of(subject.algorithm, subject.max_new_tokens, subject.folder)
             self._start = {name: parameter.detach().clone() for name, parameter in self.policy.trainable().items()}
-            self.groups = ragged_groups(self.policy, self._algorithm, subject)
+            self.groups = ragged_groups(self.policy, subject)
         self._packs = self.policy.attention == "trunk_and_branch"
 
     @property
@@ -146,6 +146,7 @@ class Bench:
                 world=world,
             )
             noted = learner.optimizer = _Noted(self.policy, world, self._move)
+            mine = _with_advantages(mine, self._algorithm, world)
             asyncio.run(learner.update(mine, sampler_is_exact=False))
         return noted.gradients
 
@@ -186,9 +187,9 @@ class _Noted(PolicyOptimizer):
 
 
 @torch.no_grad()
-def ragged_groups(policy: Policy, algorithm: Algorithm, subject: Subject) -> list[Group]:
-    """Groups of random tokens: prompts and completions of different lengths, one rollout that nothing graded, logprobs
-    of a sampler that is 0.15 off, up and down in turn."""
+def ragged_groups(policy: Policy, subject: Subject) -> list[Group]:
+    """Groups of random tokens, without advantages: prompts and completions of different lengths, one rollout that
+    nothing graded, logprobs of a sampler that is 0.15 off, up and down in turn."""
     generator = torch.Generator().manual_seed(subject.seed)
 
     def tokens(count: int) -> tuple[int, ...]:
@@ -207,7 +208,7 @@ def ragged_groups(policy: Policy, algorithm: Algorithm, subject: Subject) -> lis
             for ids, reward in zip(branches, rewards, strict=True)
         ]
         groups.append(Group(Problem(f"probe/{index}", ""), trunk, tuple(rollouts)))
-    return _with_advantages(groups, algorithm)
+    return groups
 
 
 def _completion(ids: Sequence[int], logprobs: Sequence[float]) -> Completion:
@@ -215,8 +216,8 @@ def _completion(ids: Sequence[int], logprobs: Sequence[float]) -> Completion:
     return Completion(tuple(ids), tuple(off), "stop", "")
 
 
-def _with_advantages(groups: Sequence[Group], algorithm: Algorithm) -> list[Group]:
-    advantages_QG = algorithm.advantages(groups)
+def _with_advantages(groups: Sequence[Group], algorithm: Algorithm, world: World) -> list[Group]:
+    advantages_QG = algorithm.advantages(groups, world=world)
     return [
         replace(group, rollouts=tuple(replace(r, advantage=a) for r, a in zip(group.rollouts, advantages, strict=True)))
         for group, advantages in zip(groups, advantages_QG, strict=True)

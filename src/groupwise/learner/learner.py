@@ -63,7 +63,8 @@ class Learner:
         keep_freed_memory()
         self._algorithm = algorithm
         self._section = section
-        self._world = world
+        self.world = world
+        """All ranks that share the updates."""
         self.limit = MicroBatchLimit(section.token_budget)
         """Tokens of a micro-batch: what the recipe says, or less once the memory did not suffice."""
         self._scorer = Scorer(policy, temperature, section.logprob_chunk, world)
@@ -89,7 +90,7 @@ class Learner:
         kl = iter(kl_T.tolist())
         sums_QG = [[sum(next(kl) for _ in range(rollout.trained)) for rollout in group.rollouts] for group in groups]
         penalties_QG = [[self.coefficients.beta * value for value in sums_G] for sums_G in sums_QG]
-        kl_sum, tokens, rollouts = self._world.total(float(kl_T.sum()), len(kl_T), sum(map(len, sums_QG)))
+        kl_sum, tokens, rollouts = self.world.total(float(kl_T.sum()), len(kl_T), sum(map(len, sums_QG)))
         if tokens:
             self._kl_in_reward = kl_sum / tokens
             self.coefficients.follow_kl(self._kl_in_reward, int(rollouts))
@@ -234,7 +235,7 @@ class Learner:
     def _follow(self, update: OneUpdate, report: UpdateReport) -> None:
         """The coefficients that move, by what was seen since the last step."""
         seen = [report.sum_since_step(name) for name in ("tokens", "entropy", "kl")]
-        tokens, entropy, kl = self._world.total(*seen)
+        tokens, entropy, kl = self.world.total(*seen)
         if not tokens:
             return
         self.coefficients.follow_entropy(entropy / tokens, update.rollouts)
@@ -246,7 +247,7 @@ class Learner:
         skip_silent = self._skips_silent
         updates: list[OneUpdate] = []
         place = 0
-        count = min(self._section.updates_per_batch, self._world.largest(len(groups)))
+        count = min(self._section.updates_per_batch, self.world.largest(len(groups)))
         parts = divide(groups, count)
         for part in [*parts, *([] for _ in range(count - len(parts)))]:  # a rank with few groups takes part with none
             updates.append(self._pack(part, skip_silent=skip_silent, first_place=place))
@@ -260,7 +261,7 @@ class Learner:
     def _pack(self, groups: Sequence[Group], *, skip_silent: bool, first_place: int = 0) -> OneUpdate:
         micro_batches = pack(
             groups,
-            weighing(self._world, self._algorithm.weights),
+            weighing(self.world, self._algorithm.weights),
             token_budget=self.limit.tokens,
             device=self.policy.device,
             dtype=self._dtype,
@@ -268,7 +269,7 @@ class Learner:
             skip_silent=skip_silent,
         )
         graded = sum(reward is not None for group in groups for reward in group.rewards_G)
-        tokens, rollouts = self._world.total(trained_tokens(groups), graded)
+        tokens, rollouts = self.world.total(trained_tokens(groups), graded)
         return OneUpdate(groups, first_place, micro_batches, int(tokens), int(rollouts))
 
     def _anchors(self, groups: Sequence[Group], updates: Sequence[OneUpdate], sampler_is_exact: bool) -> Anchors:

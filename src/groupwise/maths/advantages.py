@@ -100,8 +100,8 @@ def _over_mean(rewards_G: Sequence[float | None]) -> list[float]:
     graded = [reward for reward in rewards_G if reward is not None]
     if graded and min(graded) < 0:
         raise RecipeError(
-            f'advantage = "maxrl" divides by the mean reward of a group: no reward may be negative, got {min(graded)}, '
-            "less what its length and the KL took off it. Shift the rewards, or choose another advantage"
+            f'advantage = "maxrl" divides by the mean reward of a group: no reward may be negative, and '
+            f"less what length and KL take off one is {min(graded)}. Shift the rewards, or choose another advantage"
         )
     mean = math.fsum(graded) / max(len(graded), 1)
     return [value / mean if mean > 0 else 0.0 for value in centred(rewards_G)]

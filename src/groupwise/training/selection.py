@@ -77,6 +77,7 @@ async def select(
         rounds += 1
         rewards_QG = [group.rewards_G for group in groups]
         kept, further = algorithm.selection(rewards_QG=rewards_QG, wanted=wanted, rounds=rounds)
+    _check_kept(kept, len(groups), algorithm)
     selected = Selected(groups, kept, rounds)
     logs.pour_into(report.graded)
     if algorithm.section.selection != "everything":
@@ -85,6 +86,15 @@ async def select(
         marks = [place in training for place, group in enumerate(groups) for _ in group.rollouts]
         report.graded.columns[free_name("selected", report.graded.columns)] = marks
     return selected
+
+
+def _check_kept(kept: Sequence[int], groups: int, algorithm: Algorithm) -> None:
+    """One of the user's own was tried on other groups than these."""
+    if not kept or len(set(kept)) < len(kept) or not all(0 <= place < groups for place in kept):
+        raise RecipeError(
+            f'algorithm.selection = "{algorithm.selection.name}" keeps {list(kept)} of the {groups} groups that were '
+            "sampled: a step needs one at least, and different places among them"
+        )
 
 
 def masked(groups: Sequence[Group], algorithm: Algorithm) -> list[Group]:

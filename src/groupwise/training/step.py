@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from groupwise.learner.algorithm import Algorithm
 from groupwise.learner.learner import Learner
+from groupwise.learner.world import ALONE, World
 from groupwise.rewards import TrainerState
 from groupwise.rollouts.rollouts import Rollouts
 from groupwise.training.problems import Problems
@@ -33,7 +34,7 @@ async def grpo_step(
     selected = await select(problems, wanted, rollouts=rollouts, algorithm=algorithm, state=state, report=report)
     groups = selected.training
     penalties = learner.penalties(groups, sampler_is_exact=rollouts.exact)  # beta KL, where it is in r_i
-    groups = with_advantages(groups, algorithm, penalties)  # A_i = (r_i - mean r) / std r
+    groups = with_advantages(groups, algorithm, penalties, learner.world)  # A_i = (r_i - mean r) / std r
     groups = masked(groups, algorithm)
     sampled = selected.trained(groups)
     report.observe_groups(sampled)
@@ -45,11 +46,14 @@ async def grpo_step(
 
 
 def with_advantages(
-    groups: Sequence[Group], algorithm: Algorithm, penalties_QG: Sequence[Sequence[float]] | None = None
+    groups: Sequence[Group],
+    algorithm: Algorithm,
+    penalties_QG: Sequence[Sequence[float]] | None = None,
+    world: World = ALONE,
 ) -> list[Group]:
     """The same groups, each rollout with its advantage. Penalties are taken off the rewards that are compared, and the
     rewards themselves stay."""
-    advantages_QG = algorithm.advantages(groups, penalties_QG)
+    advantages_QG = algorithm.advantages(groups, penalties_QG, world)
     return [
         replace(group, rollouts=tuple(replace(r, advantage=a) for r, a in zip(group.rollouts, advantages, strict=True)))
         for group, advantages in zip(groups, advantages_QG, strict=True)
