@@ -13,11 +13,14 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
+from copy import copy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
+CHINESE = "中文"
+"""The part of the navigation that is the Chinese site."""
 GENERATED = ("configuration.md", "functions.md")
 NAME = re.compile(r"(?<![`\w\[])`(groupwise(?:\.\w+){2,})`(?!\])")
 FENCE = re.compile(r"(^[ \t]*```.*?^[ \t]*```[ \t]*$)", re.MULTILINE | re.DOTALL)
@@ -143,6 +146,17 @@ def on_config(config: Any) -> Any:
     return config
 
 
+def on_page_context(context: dict[str, Any], page: Any, config: Any, nav: Any) -> dict[str, Any]:
+    """A Chinese page is a page of a Chinese site: its own pages beside it, and the words of the theme in Chinese."""
+    chinese = page.file.src_uri.startswith("zh/")
+    config.theme["language"] = "zh" if chinese else "en"
+    mine = copy(nav)
+    mine.items = [item for item in nav.items if (item.title == CHINESE) == chinese]
+    mine.items = mine.items[0].children if chinese else mine.items
+    mine.homepage = mine.items[0]
+    return {**context, "nav": mine}
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Formulas and links, everywhere but in code blocks. A picture that a measurement has yet to draw is said so."""
     markdown = PICTURE.sub(
@@ -153,6 +167,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def _text(text: str, source: str) -> str:
+    # In a span, for a line that begins with <math> is a paragraph of its own to Markdown.
     text = WRAPPED.sub("", text)
     to_root = "../" * source.count("/")
     if source not in GENERATED:
@@ -160,7 +175,7 @@ def _text(text: str, source: str) -> str:
     text = BLOCK_FORMULA.sub(lambda found: f'<div class="formula">{mathml(found[1], "block")}</div>', text)
     parts = CODE.split(text)
     return "".join(
-        part if place % 2 else INLINE_FORMULA.sub(lambda found: mathml(found[1], "inline"), part)
+        part if place % 2 else INLINE_FORMULA.sub(lambda found: f"<span>{mathml(found[1], 'inline')}</span>", part)
         for place, part in enumerate(parts)
     )
 

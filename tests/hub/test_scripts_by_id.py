@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_contents import QWEN
+from hub_contents import QWEN, SMOLLM
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
@@ -55,6 +55,30 @@ def test_gsm8k_in_chinese_with_fp16(hub, tmp_path):
     assert len(metrics) == 10  # 20 problems, 2 a step
     assert json.loads((run_folder / "run.json").read_text())["dtype"] == "float16"
     assert (folder / "checkpoint-10").is_dir()
+
+
+PUSHES = f"""
+from groupwise.compat.trl import GRPOConfig, GRPOTrainer
+
+small = dict(per_device_train_batch_size=2, num_generations=2, max_completion_length=4, max_steps=2, report_to="none")
+push = dict(push_to_hub=True, hub_model_id="me/pushed", hub_strategy="every_save", hub_token="hf_stand_in")
+args = GRPOConfig("out", save_steps=1, log_completions=True, num_completions_to_print=0, **small, **push)
+rows = [{{"prompt": letter}} for letter in "abcd"]
+trainer = GRPOTrainer("{SMOLLM}", lambda completions, **kwargs: [float(len(x)) for x in completions], args, rows)
+trainer.train()
+print(trainer.push_to_hub("The end"))
+"""
+
+
+def test_a_trainer_pushes_what_others_load_and_nothing_else(hub, tmp_path):
+    script = tmp_path / "pushes.py"
+    script.write_text(PUSHES)
+    said = run(hub, tmp_path, script)
+    assert "/me/pushed/commit/" in said
+    uploaded = set(hub.repositories["models", "me/pushed"])
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= uploaded
+    assert not [path for path in uploaded if path.startswith(("runs/", "checkpoint-", "completions/"))]
+    assert sum("/me/pushed/commit/" in asked for asked in hub.asked) >= 3  # two saves and the end
 
 
 @pytest.fixture(autouse=True)
