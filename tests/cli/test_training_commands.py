@@ -62,17 +62,17 @@ def test_prompts_that_are_dropped_are_told(recipe, groupwise):
 
 
 def test_sft_and_the_command_that_goes_on_from_it(recipe, groupwise):
-    ended = groupwise("sft", "recipe.toml")
+    ended = groupwise("sft", "recipe.toml", "train.group_size=2", "run.name=warm")
     assert (ended.code, ended.err) == (0, "")
     assert "training   2 steps of 4 demonstrations, adamw at 0.001\n" in ended.out
     assert "rewards" not in ended.out.splitlines()[3]
     further = next(line for line in ended.out.splitlines() if line.startswith("train it by rewards"))
     words = further.split()[4:]
-    assert words == ["groupwise", "train", "recipe.toml", "model.id=runs/toy/model", "run.name=toy-2"]
+    assert words[:4] == ["groupwise", "train", "recipe.toml", "train.group_size=2"]
+    assert words[4:] == ["model.id=runs/warm/model", "run.name=warm-2"]
     assert groupwise(*words[1:]).code == 0
-    assert RunFolder.open(recipe.parent / "runs/toy-2").recipe().recipe.model.id == str(
-        recipe.parent / "runs/toy/model"
-    )
+    trained = RunFolder.open(recipe.parent / "runs/warm-2").recipe().recipe
+    assert (trained.model.id, trained.train.group_size) == (str(recipe.parent / "runs/warm/model"), 2)
 
 
 def test_a_model_beside_the_recipe_is_found_from_anywhere(recipe, groupwise, small, tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ def test_everything_dropped_is_an_error():
 
 
 def test_no_room_for_prompts():
-    with pytest.raises(TaskError, match=r"no room for prompts \(0 tokens\).*max_new_tokens"):
+    with pytest.raises(TaskError, match=r"no room for prompts, 0 tokens:.*max_new_tokens"):
         fit(PROBLEMS, PLAIN, limit=0)
 
 

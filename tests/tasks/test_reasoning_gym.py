@@ -63,7 +63,7 @@ def test_settings_and_difficulty_are_the_sets_own():
     assert spec["min_terms"] == 6, "a setting goes before the difficulty"
     assert spec["max_digits"] == 5
     assert all(problem.prompt.count(" + ") + problem.prompt.count(" - ") == 5 for problem in hard.train)
-    with pytest.raises(TaskError, match=r"no setting 'min_term': did you mean 'min_terms'\?"):
+    with pytest.raises(TaskError, match=r"no setting 'min_term' \(did you mean 'min_terms'\?\)"):
         reasoning_gym(name="chain_sum", settings={"min_term": 6})
     with pytest.raises(TaskError, match="max_terms must be >= min_terms"):
         reasoning_gym(name="chain_sum", settings={"min_terms": 9})

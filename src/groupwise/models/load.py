@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from groupwise.config.sections import LoraSection, ModelSection
 from groupwise.errors import ModelError
+from groupwise.models.hub import check_reachable
 from groupwise.models.lora import adapter_base, add_lora, apply_adapter
 from groupwise.models.policy import Policy
 from groupwise.models.selfcheck import choose_attention
@@ -46,6 +47,7 @@ def load_model(section: ModelSection) -> tuple[PreTrainedModel, PreTrainedTokeni
     """The model, an adapter merged into its base, and the tokenizer, as they are: nothing is adapted or checked."""
     device = pick_device(section.device)
     base_id = adapter_base(section.id)
+    check_reachable(base_id or section.id, section.revision)
     # An adapter is a folder and has no revision: the one that is named pins its base.
     base = section if base_id is None else section.model_copy(update={"id": base_id})
     own_tokenizer = base_id is None or (Path(section.id) / "tokenizer_config.json").is_file()
@@ -59,6 +61,7 @@ def load_model(section: ModelSection) -> tuple[PreTrainedModel, PreTrainedTokeni
 def stored_dtype(section: ModelSection) -> Literal["fp32", "bf16", "fp16"]:
     """The precision that the weights have where they are stored; of an adapter, those of its base."""
     base_id = adapter_base(section.id)
+    check_reachable(base_id or section.id, section.revision)
     try:
         config = AutoConfig.from_pretrained(
             base_id or section.id, revision=section.revision, trust_remote_code=section.trust_remote_code

@@ -49,6 +49,6 @@ def checked(name: str, built_in: Callable[..., Any], settings: Mapping[str, Any]
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """`: did you mean 'target'?`, or nothing when no known name is close."""
+    """` (did you mean 'target'?)`, or nothing when no known name is close."""
     close = difflib.get_close_matches(wrong, list(known), n=1)
-    return f": did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""

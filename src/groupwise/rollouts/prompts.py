@@ -28,6 +28,20 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """The longest prompt in tokens, and in words where that comes from.
+
+    Example: `Room(1_536, "the model's context of 2,048 tokens less sampling.max_new_tokens = 512")`
+    """
+
+    tokens: int
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.tokens:,} tokens" + (f" ({self.why})" if self.why else "")
+
+
+@dataclass(frozen=True, slots=True)
 class FitReport:
     """What became of the prompts. `first_long` names the first problems that were too long; `longest` counts tokens."""
 
@@ -60,7 +74,7 @@ def fit(
     problems: Sequence[Problem],
     tokenizer: PreTrainedTokenizerBase,
     *,
-    limit: int,
+    limit: int | Room,
     policy: LongPrompts = "drop",
     style: PromptStyle = "auto",
     system_prompt: str | None = None,
@@ -71,9 +85,10 @@ def fit(
 
     Example: `fit(task.train, tokenizer, limit=512, policy="drop", system_prompt=task.system_prompt)`
     """
+    limit = (room := limit if isinstance(limit, Room) else Room(limit)).tokens
     if limit < 1:
         raise TaskError(
-            f"there is no room for prompts ({limit} tokens): the model's context has to hold a prompt and "
+            f"there is no room for prompts, {room}: the model's context has to hold a prompt and "
             "sampling.max_new_tokens, so lower that"
         )
     look: dict[str, Any] = {"style": style, "system_prompt": system_prompt, "tools": tools, "variables": variables}
@@ -82,7 +97,7 @@ def fit(
     longest = max(map(len, rendered), default=0)
     if long and policy == "error":
         raise TaskError(
-            f"{len(long)} of {len(problems)} prompts have more than {limit} tokens, the longest {longest}: "
+            f"{len(long)} of {len(problems)} prompts have more than {room}, the longest {longest:,}: "
             f"{', '.join(long[:_SHOWN])}. Raise task.max_prompt_tokens as far as the model's context allows, lower "
             "sampling.max_new_tokens, or set task.long_prompts to 'drop' or 'truncate'"
         )
@@ -92,8 +107,8 @@ def fit(
         kept = [(problem, ids) for problem, ids in zip(problems, rendered, strict=True) if len(ids) <= limit]
     if problems and not kept:
         raise TaskError(
-            f"all {len(problems)} prompts have more than {limit} tokens and were dropped (the shortest has "
-            f"{min(map(len, rendered))}): raise task.max_prompt_tokens, lower sampling.max_new_tokens, or set "
+            f"all {len(problems)} prompts have more than {room} and were dropped; the shortest has "
+            f"{min(map(len, rendered)):,} tokens: raise task.max_prompt_tokens, lower sampling.max_new_tokens, or set "
             "task.long_prompts = 'truncate'"
         )
     report = FitReport(

@@ -21,7 +21,7 @@ from groupwise.models.pinned import check_pin
 from groupwise.models.policy import Policy
 from groupwise.rewards import RewardFunction, with_unique_names
 from groupwise.rewards.code import SandboxSettings, in_sandbox
-from groupwise.rollouts.prompts import Fitted, fit, merged
+from groupwise.rollouts.prompts import Fitted, Room, fit, merged
 from groupwise.rollouts.rollouts import Sampler
 from groupwise.tasks import Task, World
 from groupwise.tasks.environments.reward import earned_rewards
@@ -153,12 +153,12 @@ def task_of(loaded: LoadedRecipe) -> Task:
 def fitted(problems: Sequence[Problem], task: Task, policy: Policy, recipe: Recipe) -> Fitted:
     """Prompts rendered and held against the limit: what the recipe says, and what the model's context leaves."""
     section = recipe.task
-    room = policy.context - recipe.sampling.max_new_tokens
+    room = _room(policy, recipe)
     pieces = [
         fit(
             [problem for problem in problems if problem.task == name],
             policy.tokenizer,
-            limit=room if section.max_prompt_tokens is None else min(room, section.max_prompt_tokens),
+            limit=room,
             policy=section.long_prompts,
             style=section.prompt_style,
             system_prompt=part.system_prompt,
@@ -170,6 +170,15 @@ def fitted(problems: Sequence[Problem], task: Task, policy: Policy, recipe: Reci
     prompts = merged(pieces, problems)
     check_vocabulary(policy, prompts.prompt_ids)
     return prompts
+
+
+def _room(policy: Policy, recipe: Recipe) -> Room:
+    """For prompts: what the context leaves beside the completion, or the setting, if that is less."""
+    context, completion, asked = policy.context, recipe.sampling.max_new_tokens, recipe.task.max_prompt_tokens
+    if asked is not None and asked <= context - completion:
+        return Room(asked, f"task.max_prompt_tokens; the model's context holds {context:,}")
+    why = f"the model's context of {context:,} tokens less sampling.max_new_tokens = {completion:,}"
+    return Room(context - completion, why)
 
 
 def check_vocabulary(policy: Policy, sequences: Iterable[Sequence[int]]) -> None:
