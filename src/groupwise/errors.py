@@ -12,6 +12,7 @@
         └── FinishedError               ... or finished, so that there is nothing left to do
 
     Stopped            (KeyboardInterrupt)  a run that was asked to stop, and has saved what there is; no mistake
+    └── Paused                              ... by an alarm (alarms.action), so that somebody looks
 
 The rule: a user's mistake raises one of these and ends as one message and exit code 1; a mistake of ours is an
 `AssertionError` or whatever Python raises, keeps its traceback and exits with 2. To add one: subclass, add the stdlib
@@ -63,3 +64,7 @@ class FinishedError(RunError):
 
 class Stopped(KeyboardInterrupt):
     """A run that was asked to stop (Ctrl-C, SIGTERM, SIGHUP) and did so in good order; the same command goes on."""
+
+
+class Paused(Stopped):
+    """A run that an alarm has stopped in good order; the same command goes on, once somebody has looked."""

@@ -24,8 +24,8 @@ Message: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = str | tuple[Message, ...]
 """Plain text, or a conversation that the tokenizer's chat template renders."""
 
-FinishReason: TypeAlias = Literal["stop", "length"]
-"""`stop`: an end token or a stop string. `length`: cut by the token limit."""
+FinishReason: TypeAlias = Literal["stop", "length", "loop"]
+"""`stop`: an end token or a stop string. `length`: cut by the token limit. `loop`: cut as it went round in circles."""
 
 Outcome: TypeAlias = Literal["scored", "wrong", "unknown", "ungraded"]
 """What grading came to. `scored`: by the reward functions. `wrong`: the answer itself ran into a limit (time, memory,
@@ -64,6 +64,8 @@ class Sampling:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    loop_tokens: int | None = None
+    """Cut a completion whose last so many tokens are one phrase several times over."""
 
 
 @dataclass(frozen=True, slots=True)

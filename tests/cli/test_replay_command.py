@@ -16,17 +16,18 @@ def test_the_first_step_comes_out_the_same_whole(groupwise, trained, name):
     ended = groupwise("replay", trained[name], "--step", 1, "--json")
     assert ended.code == 0, ended.out
     told = {f["about"]: f for f in json.loads(ended.out)["findings"]}
-    assert list(told) == ["rewards", "completions", "advantages", "loss", "grad_norm"]
-    assert [f["values"]["compared"] for f in told.values()] == [8, 8, 8, 1, 1]
-    assert {f["values"]["different"] for f in told.values()} == {0}
+    assert list(told) == ["rewards", "weights", "completions", "advantages", "loss", "grad_norm"]
+    assert [f["values"]["compared"] for f in told.values()] == [8, 0, 8, 8, 1, 1]
+    assert {f["values"].get("different", 0) for f in told.values()} == {0}
 
 
-def test_a_later_step_has_rewards_and_advantages(groupwise, trained):
-    ended = groupwise("replay", trained["full"], "--step", 2)
-    assert ended.code == 0, ended.err
-    assert "rewards    8 compared, all the same" in ended.out
-    assert "advantages 8 compared, all the same" in ended.out
-    assert "only of step 1 the weights before it are at hand" in ended.out
+@pytest.mark.parametrize("name", ["full", "adapter"])
+def test_so_does_a_later_one(groupwise, trained, name):
+    ended = groupwise("replay", trained[name], "--step", 2)
+    assert ended.code == 0, ended.err + ended.out
+    assert "through the weights that training began with, and 1 steps learnt again" in ended.out
+    for what in ("rewards    8", "completions8", "advantages 8", "loss       1", "grad_norm  1"):
+        assert f"{what} compared, all the same" in ended.out
 
 
 def test_what_differs_is_named(groupwise, recipe, tmp_path):
@@ -34,7 +35,7 @@ def test_what_differs_is_named(groupwise, recipe, tmp_path):
     reward.write_text("def size(completions, **kwargs):\n    return [float(len(c)) for c in completions]\n")
     recipe.write_text(recipe.read_text().replace('function = "correctness"', 'function = "reward.py:size"'))
     assert groupwise("train", recipe).code == 0
-    assert groupwise("replay", "runs/toy", "--step", 2).code == 0
+    assert groupwise("replay", "runs/toy", "--step", 2).code == 0, "with its own reward it is the same"
     (tmp_path / "other.py").write_text(
         "def size(completions, **kwargs):\n    return [len(c) + 1.0 for c in completions]\n"
     )

@@ -8,7 +8,8 @@ import torch
 from toy_learner import algorithm_of, learner_of, policy_of, ragged_groups, update, weights_of
 
 from groupwise.errors import LearnerError
-from groupwise.learner.memory import MicroBatchLimit, is_out_of_memory
+from groupwise.learner.memory import MicroBatchLimit
+from groupwise.models.scarce import is_out_of_memory
 
 
 def tokens_of(trees):

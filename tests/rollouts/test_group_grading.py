@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -90,3 +91,19 @@ def test_rows_in_errors_are_counted_over_all_groups():
 def test_no_groups():
     assert asyncio.run(graded([], [as_reward(correctness)])) == []
     assert len(answers([])) == 0
+
+
+def test_what_was_cut_as_a_loop_gets_what_is_stated():
+    """Whatever functions read in it; shared among the parts so that their weighted sum is the reward."""
+    looped = group("a", "1+1=", {"answer": "2"}, "<answer>2</answer>", "<answer>2</answer>")
+    first, second = looped.rollouts
+    looped = replace(
+        looped, rollouts=(replace(first, completion=replace(first.completion, finish_reason="loop")), second)
+    )
+    rewards = [as_reward(correctness), as_reward(correctness, 3.0)]
+    (done,) = asyncio.run(graded([looped], rewards, loop_reward=-1.0))
+    cut, whole = done.rollouts
+    assert (cut.reward, cut.outcome) == (-1.0, "wrong")
+    assert cut.reward_parts == {"correctness": -0.25, "correctness_2": -0.25}
+    assert "went round in circles" in cut.why
+    assert (whole.reward, whole.outcome, whole.why) == (8.0, "scored", "")

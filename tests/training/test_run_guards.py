@@ -2,18 +2,22 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from toy_runs import Listener, trainer_of
 
+from groupwise.errors import LearnerError
 from groupwise.learner.finite import NonFiniteError
 from groupwise.learner.learner import Learner
 from groupwise.runs.files import read_rows
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.rollouts import read_rollouts
+from groupwise.training import replay
 from groupwise.training.guards import bad_steps
+from toys import ids_of, tiny_model
 
 
 @pytest.fixture
@@ -106,7 +110,7 @@ def test_an_alarm_may_end_the_run(tmp_path):
     rows = read_rows(run.path / "alarms.jsonl")
     assert [(row["alarm"], row["step"]) for row in rows if row["alarm"] == "no_signal"] == [("no_signal", 5)]
     assert any(text.startswith("ALARM no_signal, step 5: 100% of the groups") for text in heard.messages)
-    assert "the run ends at step 5, as alarms.action says: no_signal" in heard.messages
+    assert "the run ends: alarm no_signal at step 5 (alarms.action)" in heard.messages
 
 
 def test_a_budget_ends_the_run_in_good_order(tmp_path):
@@ -122,3 +126,33 @@ def test_a_budget_ends_the_run_in_good_order(tmp_path):
 def test_what_a_run_says_of_itself_has_the_signs(tmp_path):
     (row, _) = trainer_of(tmp_path).train().metrics.read()
     assert {"repetition", "reward_size", "solved"} <= row.keys()
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "lora"])
+def test_a_last_update_that_breaks_the_weights_is_no_end(tmp_path, lora):
+    """Nothing samples after the last step, so nothing but a look at the weights finds it out."""
+    settings = {"optimizer.lr": 1e38, "optimizer.warmup": 0.0, "train.steps": 1, "optimizer.schedule": "constant"}
+    trainer = trainer_of(tmp_path, **settings, **({} if lora is None else {"lora": lora}))
+    with pytest.raises(LearnerError, match=r"after step 1 .* not finite; nothing is saved of it"):
+        trainer.train()
+    run = RunFolder.open(tmp_path / "toy")
+    assert run.status == "failed"
+    assert not run.model_path.exists() and run.checkpoints.steps() == []
+
+
+def test_loops_are_cut_marked_and_paid_as_stated(tmp_path, monkeypatch):
+    """A model that says one letter for ever."""
+    model = tiny_model()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[ids_of("a")[0]] *= 400
+    settings = {"sampling.max_new_tokens": 40, "loops.tokens": 8, "loops.reward": -0.5, "optimizer.lr": 1e-9}
+    trainer = trainer_of(tmp_path, model=model, **settings)
+    parts = replace(trainer.parts)
+    run = trainer.train()
+    rows = [row for step in (1, 2) for row in run.rollouts(step)]
+    cut = [row for row in rows if row.finish_reason == "loop"]
+    assert cut and all(row.reward == -0.5 and row.outcome == "wrong" and len(row.token_ids) == 16 for row in cut)
+    shares = [row["looped"] for row in run.metrics.read()]
+    assert sum(shares) / 2 == pytest.approx(len(cut) / len(rows))
+    monkeypatch.setattr(replay, "_parts", lambda run: parts)
+    assert next(replay.replay_step(run, 1)).same, "graded again they get the same"

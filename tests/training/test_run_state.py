@@ -24,10 +24,11 @@ STATE = {
         "_keeper": DISK,
         "_trackers": "derived: mirrors of what is in the run folder",
         "deadlines": EMPTY,
-        **dict.fromkeys(["parts", "run", "reporter", "stop", "_evaluation", "_total"], GIVEN),
+        **dict.fromkeys(["parts", "run", "reporter", "stop", "_evaluation", "_total", "_description"], GIVEN),
+        **dict.fromkeys(["_engine", "_learner"], "derived: looked at under their own names"),
     },
     "training.state.RunState": {
-        **dict.fromkeys(["step", "seconds", "ended", "told"], SAVED),
+        **dict.fromkeys(["step", "seconds", "ended", "told", "turned_back"], SAVED),
         "history": DISK,
     },
     "training.problems.InOrder": {"_place": SAVED, "_epochs": GIVEN},
@@ -57,6 +58,7 @@ STATE = {
         "budgets": SAVED,
         "_watch": DISK,
         "_groups": EMPTY,
+        "_action": GIVEN,
         "_run": GIVEN,
         "_reporter": GIVEN,
     },
@@ -71,6 +73,7 @@ STATE = {
     "learner.optimizer.PolicyOptimizer": {
         **dict.fromkeys(["_optimizer", "_masters", "_scale", "_clean_steps", "updates", "_parameters"], SAVED),
         **dict.fromkeys(["_names", "_scaled", "_section", "_total", "_rates", "_world"], GIVEN),
+        "slowed": "derived: of how often the run was turned back",
         "_scheduler": "derived: asked as often as there were updates",
     },
     "learner.coefficients.Coefficients": {**dict.fromkeys(["_kept", "beta", "entropy"], SAVED), "_algorithm": GIVEN},
@@ -88,7 +91,8 @@ STATE = {
     "engines.embedded.EmbeddedEngine": {
         **dict.fromkeys(["_decoder", "_made_for", "_proven", "_rows", "_task", "_waiting"], EMPTY),
         "tokens_sampled": "derived: counts for this attempt alone",
-        **dict.fromkeys(["_ends", "_max_rows", "_policy"], GIVEN),
+        **dict.fromkeys(["_ends", "_policy"], GIVEN),
+        "limit": SAVED,
     },
 }
 """Class -> attribute -> what becomes of it."""
@@ -155,4 +159,4 @@ def test_what_is_said_to_be_saved_is_in_the_checkpoint(tmp_path):
     assert all(master.dtype is torch.float32 for master in learner["optimizer"]["masters"].values())
     assert {"exp_avg", "exp_avg_sq", "step"} == set(learner["optimizer"]["moments"]["0"])
     assert state["guard"] == {"in_a_row": 0}
-    assert set(state["facts"]) == {"begun_with", "recipe", "versions", "device", "attention"}
+    assert set(state["facts"]) == {"begun_with", "recipe", "versions", "device", "attention", "sandbox"}

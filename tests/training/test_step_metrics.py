@@ -50,6 +50,7 @@ def test_the_metrics_of_groups_by_hand():
     assert metrics["zero_signal"] == pytest.approx(2 / 3)
     assert metrics["ungraded"] == pytest.approx(5 / 12)
     assert metrics["truncated"] == pytest.approx(2 / 12)
+    assert metrics["looped"] == 0
     assert metrics["length"] == pytest.approx((18 + 8 + 4) / 12)
     assert (metrics["length_max"], metrics["sampled_tokens"]) == (8.0, 30.0)
     assert metrics["rewards/judge/mean"] == pytest.approx(5.5 / 7)

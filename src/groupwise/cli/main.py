@@ -22,7 +22,7 @@ from groupwise.cli.algorithms import algorithms
 from groupwise.cli.check import check
 from groupwise.cli.demo import demo
 from groupwise.cli.doctor import doctor
-from groupwise.cli.endings import DONE, INTERRUPTED, MISTAKE, ended
+from groupwise.cli.endings import DONE, INTERRUPTED, MISTAKE, ended, is_text, refuse_word
 from groupwise.cli.evaluate import evaluate
 from groupwise.cli.explain import explain
 from groupwise.cli.export import export
@@ -69,8 +69,10 @@ A first day:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Without arguments those of the process are taken."""
     asked: list[Callable[[], None]] = []
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    if broken := next((word for word in line if not is_text(word)), None):
+        return ended(functools.partial(refuse_word, broken))
     try:
-        line = list(sys.argv[1:] if arguments is None else arguments)
         _reader(asked)(line or ["--help"], prog_name="groupwise")
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -20,8 +20,9 @@ def replay(
     bad_step: Annotated[int | None, typer.Option(metavar="N", min=1, help="A step that was refused.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
 ) -> None:
-    """Compute a recorded step again from the run folder: rewards, advantages and, where the weights before it are at
-    hand, completions, loss and gradient norm. A refused step is done again from what was kept of it.
+    """Compute a recorded step again from the run folder: rewards, completions, advantages, loss and gradient norm. The
+    weights before it are those of the nearest checkpoint, and what was recorded since is learnt again. A refused step
+    is done again from what was kept of it.
 
     Ends with exit code 1 if something differs.
     """

@@ -6,6 +6,7 @@ Nor is one of the file whose switch the command line turned off for once (`evalu
 
 from __future__ import annotations
 
+from groupwise.config.alarms import AlarmsSection
 from groupwise.config.draft import COMMAND_LINE, Draft
 from groupwise.config.names import Name, dotted
 from groupwise.config.presets import PRESETS
@@ -27,11 +28,23 @@ def note_idle(recipe: Recipe, draft: Draft) -> None:
                 _note(
                     draft, ("problems", key), ("problems", "order"), "how to draw by difficulty, but none is looked at"
                 )
+    _note_alarms_and_loops(recipe, draft)
     algorithm, preset = recipe.algorithm, PRESETS[recipe.algorithm.preset]
     chosen = {"kl_in": algorithm.kl_in, "kl_ratio": algorithm.kl_ratio, "beta_control": algorithm.beta_control}
     for key, value in chosen.items():
         if algorithm.beta == 0 and value != preset.get(key, AlgorithmSection.model_fields[key].default):
             _note(draft, ("algorithm", key), ("algorithm", "beta"), "what becomes of the KL term, but there is none")
+
+
+def _note_alarms_and_loops(recipe: Recipe, draft: Draft) -> None:
+    if recipe.loops.tokens is None and recipe.loops.reward != 0:
+        _note(draft, ("loops", "reward"), ("loops", "tokens"), "what a loop gets, but none is cut")
+    if recipe.alarms.action != "roll_back":
+        for key in ("roll_back_steps", "roll_back_lr", "roll_backs"):
+            if recipe.alarms.model_dump()[key] != AlarmsSection.model_fields[key].default:
+                action = recipe.alarms.action
+                text = f'says how to roll back, and alarms.action is "{action}". Set that to "roll_back" or drop this'
+                draft.note(("alarms", key), text)
 
 
 def _note(draft: Draft, idle: Name, switch: Name, what: str) -> None:

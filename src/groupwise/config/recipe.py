@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from groupwise.config.alarms import AlarmsSection
 from groupwise.config.budgets import BudgetsSection
 from groupwise.config.guards import DeadlinesSection, GuardsSection
+from groupwise.config.loops import LoopsSection
 from groupwise.config.problems import ProblemsSection
 from groupwise.config.sandbox import SandboxSection
 from groupwise.config.sections import (
@@ -55,6 +56,7 @@ class Recipe(Section):
     problems: ProblemsSection = ProblemsSection()
     sandbox: SandboxSection = SandboxSection()
     sampling: SamplingSection = SamplingSection()
+    loops: LoopsSection = LoopsSection()
     turns: TurnsSection = TurnsSection()
     engine: EngineSection = EngineSection()
     algorithm: AlgorithmSection
@@ -98,6 +100,13 @@ class Recipe(Section):
                 wrong.append(
                     f"budgets.{name}: looks at evaluations during training, and there are none. Set evaluation.every"
                 )
+        reach = (self.checkpoints.keep - 1) * self.checkpoints.every
+        if self.alarms.action == "roll_back" and reach < self.alarms.roll_back_steps:
+            wrong.append(
+                f"alarms.action: roll_back needs a checkpoint that is {self.alarms.roll_back_steps} steps old "
+                f"(alarms.roll_back_steps), and those that are kept reach back {reach}. Raise checkpoints.keep or "
+                "checkpoints.every, or lower alarms.roll_back_steps"
+            )
         if wrong:
             raise ValueError("\n".join(wrong))
         return self

@@ -17,14 +17,20 @@ from transformers import PreTrainedTokenizerBase
 
 from groupwise.engines.choice import MakeDecoder, choose_decoder
 from groupwise.engines.decoders import Decoder, PlainDecoder
+from groupwise.engines.row_limit import RowLimit
 from groupwise.engines.rows import Request, Rows
 from groupwise.engines.sampler import check
 from groupwise.errors import EngineError
 from groupwise.models.policy import Attention, Policy
+from groupwise.models.scarce import is_out_of_memory
 from groupwise.types import Completion, Sampling
 
 _CHECK_EVERY = 8
 """Tokens between two looks at which rows have ended, on a device that computes ahead of the host."""
+
+
+class _FewerRowsError(Exception):
+    """The memory did not suffice: whoever waits asks again."""
 
 
 class EmbeddedEngine:
@@ -38,7 +44,8 @@ class EmbeddedEngine:
 
     def __init__(self, policy: Policy, max_rows: int = 256) -> None:
         self._policy = policy
-        self._max_rows = max_rows
+        self.limit = RowLimit(max_rows)
+        """Completions decoded at once: what was asked for, or less once the memory did not suffice."""
         self._ends = end_tokens(policy)
         self._waiting: list[Request] = []
         self._rows = self._no_rows()
@@ -57,9 +64,17 @@ class EmbeddedEngine:
     async def sample(
         self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        """See `Engine`. More completions than rows are drawn in several goes."""
+        """See `Engine`. More completions than rows are drawn in several goes, and again in more goes if the memory did
+        not suffice: a completion is the same whoever shares its batch."""
         assert len(seeds) == n
         check(sampling)
+        while True:
+            try:
+                return await self._sampled(prompt_ids, sampling, seeds)
+            except _FewerRowsError:
+                continue
+
+    async def _sampled(self, prompt_ids: Sequence[int], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         room = self._policy.context - len(prompt_ids)
         if not prompt_ids or room < 1:
             raise EngineError(
@@ -69,7 +84,8 @@ class EmbeddedEngine:
         limit = min(sampling.max_new_tokens, room)
         sampling = with_special_stops(sampling, self._policy.tokenizer)
         loop = asyncio.get_running_loop()
-        pieces = [tuple(seeds[i : i + self._max_rows]) for i in range(0, n, self._max_rows)]
+        rows = self.limit.rows
+        pieces = [tuple(seeds[i : i + rows]) for i in range(0, len(seeds), rows)]
         futures = [loop.create_future() for _ in pieces]
         if self._task is not None and self._task.get_loop() is not loop:
             self._forget()  # that loop was left in the middle, and whoever waits in it waits in vain
@@ -86,7 +102,9 @@ class EmbeddedEngine:
             raise AssertionError("the weights changed while rollouts were in flight")
 
     async def _run(self) -> None:
-        """Until nobody waits. An error reaches everybody who does."""
+        """Until nobody waits. An error reaches everybody who does; if it is the memory, they ask again for fewer rows
+        at a time."""
+        again = False
         try:
             # Let all callers that are starting together queue up, so that their prompts are read in one pass.
             await asyncio.sleep(0)
@@ -100,12 +118,34 @@ class EmbeddedEngine:
                         self._retire()
                 await asyncio.sleep(0)
         except Exception as error:
-            for request in self._forget():
-                request.done.set_exception(error)
+            again = is_out_of_memory(error) and self.limit.halve(self._in_flight())
+            if not again:
+                self._fail(_explained(error))
         except asyncio.CancelledError:
             for request in self._forget():
                 request.done.cancel()
             raise
+        if again:  # not above: there the error still holds the memory
+            self._decoder = PlainDecoder(self._policy)
+            self._fail(_FewerRowsError())
+            if self._policy.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _in_flight(self) -> int:
+        """Rows, or, if none was begun, those that would have been."""
+        return len(self._rows) or min(self.limit.rows, sum(len(request.seeds) for request in self._waiting))
+
+    def _fail(self, error: Exception) -> None:
+        for request in self._forget():
+            request.done.set_exception(error)
+
+    def state(self) -> int | None:
+        """What a run has learnt about the memory; see `RowLimit`."""
+        return self.limit.state()
+
+    def restore(self, state: int | None) -> None:
+        """Go on with what it learnt."""
+        self.limit.restore(state)
 
     def _forget(self) -> list[Request]:
         """Give everything up, so that nothing of it can come up again; returns the requests that were not answered."""
@@ -132,7 +172,7 @@ class EmbeddedEngine:
             self._decoder.refresh()
 
     def _admit(self) -> None:
-        free = self._max_rows - len(self._rows)
+        free = self.limit.rows - len(self._rows)
         fitting = 0
         while fitting < len(self._waiting) and len(self._waiting[fitting].seeds) <= free:
             free -= len(self._waiting[fitting].seeds)
@@ -156,6 +196,15 @@ class EmbeddedEngine:
         if (index := self._rows.worth_keeping(at_once=bool(self._waiting))) is not None:
             self._rows.keep(index)
             self._decoder.keep(index)
+
+
+def _explained(error: Exception) -> Exception:
+    if not is_out_of_memory(error):
+        return error
+    return EngineError(
+        "out of memory while sampling a single completion: there are no fewer. Ways out, the cheapest first: lower "
+        "sampling.max_new_tokens or task.max_prompt_tokens; take a smaller model.id"
+    )
 
 
 def with_special_stops(sampling: Sampling, tokenizer: PreTrainedTokenizerBase) -> Sampling:

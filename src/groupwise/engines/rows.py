@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from groupwise.engines.loops import Loops
 from groupwise.engines.sampler import draw, uniforms
-from groupwise.types import Completion, Sampling
+from groupwise.types import Completion, FinishReason, Sampling
 
 _ROOM = 64
 """Columns of tokens, and of random numbers, are made so many at a time."""
@@ -87,6 +88,7 @@ class Rows:
         """Column of each row's first end token."""
         self._requests: list[Request] = []
         self._samplings: list[tuple[Sampling, Tensor, Tensor | None]] = []
+        self._loops = Loops()
         self._seen: Tensor | None = None
 
     def __len__(self) -> int:
@@ -131,6 +133,8 @@ class Rows:
                 self._draw(logits, slice(first, None), (numbers, tokens_B, logprobs_B), sampling, ends)
             elif len(index := index[index >= first]):
                 self._draw(logits[index - first], index, (numbers, tokens_B, logprobs_B), sampling, ends)
+        if first == 0:
+            self._loops.cut(self._tokens, self._columns, self._ended_at)
 
     def newly_finished(self) -> list[tuple[Request, int, Completion]]:
         """Completions that ended since the last look. The one host synchronisation of a column, and where it is dear,
@@ -207,6 +211,7 @@ class Rows:
             )
             for sampling, index in of.items()
         ]
+        self._loops = Loops([(row.start, row.request.sampling.loop_tokens) for row in self._rows], self._integers)
         self._number()
 
     def _number(self) -> None:
@@ -268,7 +273,11 @@ class Rows:
         if cuts := [place for stop in request.sampling.stop if (place := text.find(stop)) >= 0]:
             text, stopped = text[: min(cuts)], True
         logprobs = self._logprobs[row.start : end, i].tolist()
-        return Completion(tuple(token_ids), tuple(logprobs), "stop" if stopped else "length", text)
+        reason: FinishReason = "stop" if stopped else "length"
+        ended = bool(cuts) or token_ids[-1] in self._ends | set(request.sampling.stop_token_ids)
+        if request.sampling.loop_tokens is not None and not ended and int(self._ended_at[i]) < row.limit:
+            reason = "loop"  # nothing else ends a row there
+        return Completion(tuple(token_ids), tuple(logprobs), reason, text)
 
     def _decode(self, token_ids: list[int]) -> str:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))

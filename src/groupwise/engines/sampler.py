@@ -27,6 +27,7 @@ def check(sampling: Sampling) -> None:
         "min_p": 0 <= sampling.min_p < 1,
         "repetition_penalty": sampling.repetition_penalty > 0,
         "stop": all(sampling.stop),
+        "loop_tokens": sampling.loop_tokens is None or sampling.loop_tokens >= 8,
     }
     if impossible := [name for name, is_possible in possible.items() if not is_possible]:
         raise EngineError(f"{', '.join(impossible)} cannot be as in {sampling}")

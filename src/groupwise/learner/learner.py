@@ -23,7 +23,7 @@ from groupwise.learner.allocator import keep_freed_memory
 from groupwise.learner.coefficients import Coefficients
 from groupwise.learner.draws import draws_of
 from groupwise.learner.finite import OLD, NonFiniteError, blamed, check_groups, check_terms
-from groupwise.learner.memory import MicroBatchLimit, is_out_of_memory
+from groupwise.learner.memory import MicroBatchLimit
 from groupwise.learner.objective import Scores, objective
 from groupwise.learner.one_update import Anchors, OneUpdate
 from groupwise.learner.optimizer import PolicyOptimizer
@@ -34,6 +34,7 @@ from groupwise.learner.world import ALONE, World, weighing
 from groupwise.maths.whole import Whole
 from groupwise.models.policy import Policy
 from groupwise.models.reference import Reference
+from groupwise.models.scarce import is_out_of_memory
 from groupwise.types import Group
 
 

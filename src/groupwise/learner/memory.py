@@ -9,13 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-import torch
-
 from groupwise.errors import LearnerError
 
 log = logging.getLogger(__name__)
-
-_WORDS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory")
 
 
 class MicroBatchLimit:
@@ -42,10 +38,3 @@ class MicroBatchLimit:
             f"with up to {self.tokens:,}, the gradient is the same. To begin with that: learner.token_budget = "
             f"{self.tokens}"
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether that is what an error says, of a GPU or of the machine."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in f"{error}".lower() for words in _WORDS)

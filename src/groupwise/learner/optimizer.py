@@ -69,6 +69,8 @@ class PolicyOptimizer:
         self._scale = 2.0**14 if loss_scaling else 1.0
         self._scaled = loss_scaling
         self._clean_steps = 0
+        self.slowed = 1.0
+        """What every learning rate is multiplied by beside the schedule: below 1 once a run was rolled back."""
         self.updates = 0
         """Updates made so far, skipped ones included: the schedule counts them."""
 
@@ -81,8 +83,8 @@ class PolicyOptimizer:
     def learning_rate(self) -> float:
         """Of the next update."""
         if self._scheduler is not None:
-            return float(self._optimizer.param_groups[0]["lr"])
-        return self._rates[0] * schedule(self._section, self.updates, self._total)
+            return float(self._optimizer.param_groups[0]["lr"]) * self.slowed
+        return self._rates[0] * self.slowed * schedule(self._section, self.updates, self._total)
 
     def backward(self, loss: Tensor) -> None:
         """Add this micro-batch's gradient."""
@@ -100,10 +102,11 @@ class PolicyOptimizer:
         An update whose gradient is not finite is never made. Under fp16's loss scaling an overflow is expected now
         and then: the update is skipped, the scale halved, and the norm returned is infinite.
         """
+        groups = self._optimizer.param_groups
+        rates = [group["lr"] for group in groups]
         if self._scheduler is None:
             factor = schedule(self._section, self.updates, self._total)
-            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-                group["lr"] = rate * factor
+            rates = [rate * factor for rate in self._rates]
         self.updates += 1
         self.sum_over_ranks()
         gradients = [master.grad for master in self._masters if master.grad is not None]
@@ -116,8 +119,12 @@ class PolicyOptimizer:
             self._refuse(norm)
             return math.inf
         torch.nn.utils.clip_grads_with_norm_(self._masters, self._section.max_grad_norm, total)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * self.slowed
         self._optimizer.step()
         if self._scheduler is not None:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate  # a scheduler multiplies what it finds
             self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
         for parameter, master in zip(self._parameters, self._masters, strict=True):

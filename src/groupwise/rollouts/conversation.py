@@ -158,7 +158,7 @@ class Conversations:
 
     async def _answered(self, branch: _Branch, drawn: Completion) -> Reply | None:
         """The environment's answer; None where there is nothing to answer, or nobody."""
-        if drawn.finish_reason == "length":
+        if drawn.finish_reason != "stop":
             return None  # a turn that was cut off says nothing
         try:
             reply = await asyncio.wait_for(branch.environment.step(drawn.text), self.limits.seconds)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from groupwise.rewards import Answers, Grade, GradingLog, RewardFunction, TrainerState, grade
+from groupwise.rewards import Answers, Grade, GradingLog, RewardFunction, TrainerState, grade, with_unique_names
 from groupwise.types import Group, Rollout
+
+LOOP = "it went round in circles and was cut (loops.tokens)"
 
 
 async def graded(
@@ -16,15 +18,33 @@ async def graded(
     *,
     trainer_state: TrainerState | None = None,
     log: GradingLog | None = None,
+    loop_reward: float = 0.0,
 ) -> list[Group]:
-    """The same groups, every rollout with its reward parts and their weighted sum.
+    """The same groups, every rollout with its reward parts and their weighted sum; one that was cut as a loop gets
+    `loop_reward`.
 
     What the functions log goes into `log`: its columns have one value per rollout, in the order of the groups.
     """
+    named = with_unique_names(rewards)
     grades = iter(await grade(rewards, answers(groups), trainer_state=trainer_state, log=log))
     return [
-        replace(group, rollouts=tuple(_with(rollout, next(grades)) for rollout in group.rollouts)) for group in groups
+        replace(
+            group,
+            rollouts=tuple(_stated(_with(rollout, next(grades)), named, loop_reward) for rollout in group.rollouts),
+        )
+        for group in groups
     ]
+
+
+def _stated(rollout: Rollout, rewards: Sequence[RewardFunction], loop_reward: float) -> Rollout:
+    """A completion that was cut as it went round in circles gets what the recipe states, shared among the parts, for
+    some algorithms look at those. Whatever functions read in what is left of it is no answer."""
+    if rollout.completion.finish_reason != "loop" or rollout.reward is None:
+        return rollout
+    weights = {r.name: r.weight for r in rewards if rollout.reward_parts.get(r.name) is not None}
+    total = sum(weights.values())
+    parts = {**rollout.reward_parts, **dict.fromkeys(weights, loop_reward / total if total else loop_reward)}
+    return replace(rollout, reward_parts=parts, reward=loop_reward, outcome="wrong", why=LOOP)
 
 
 def _with(rollout: Rollout, grade: Grade) -> Rollout:

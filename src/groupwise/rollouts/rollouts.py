@@ -48,6 +48,8 @@ class Rollouts:
         self._seed = seed
         self._conversations = conversations or {}
         self._sampler = sampler
+        self.loop_reward = 0.0
+        """What a completion that was cut as a loop gets (loops.reward)."""
 
     @property
     def exact(self) -> bool:
@@ -73,7 +75,7 @@ class Rollouts:
         self, groups: Sequence[Group], state: TrainerState | None = None, log: GradingLog | None = None
     ) -> list[Group]:
         """The same groups with rewards."""
-        return await graded(groups, self._rewards, trainer_state=state, log=log)
+        return await graded(groups, self._rewards, trainer_state=state, log=log, loop_reward=self.loop_reward)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ KINDS: Mapping[str, tuple[Kind, str]] = {
     "problems": ("refused", "the place in the data would mean other problems"),
     "rewards": ("warned", _EXPERIMENT),
     "sampling": ("warned", _EXPERIMENT),
+    "loops": ("warned", _EXPERIMENT),
     "engine": ("accepted", ""),
     "algorithm": ("warned", _EXPERIMENT),
     "learner": ("warned", _EXPERIMENT),

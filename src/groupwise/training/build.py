@@ -196,7 +196,7 @@ def sampling_of(recipe: Recipe) -> Sampling:
     """The recipe's section as the noun that engines take."""
     values: dict[str, Any] = recipe.sampling.model_dump()
     values |= {name: tuple(values[name]) for name in ("stop", "stop_token_ids")}
-    return Sampling(**values)
+    return Sampling(**values, loop_tokens=recipe.loops.tokens)
 
 
 def sandbox_of(recipe: Recipe) -> SandboxSettings:

@@ -13,6 +13,7 @@ from pathlib import Path
 from groupwise.engines.engine import Engine
 from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
+from groupwise.runs.checkpoints.tree import Tree
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.rewind import rewind
 from groupwise.runs.trackers import Trackers, open_trackers
@@ -56,6 +57,7 @@ class Course:
         self._evaluation = parts.recipe.evaluation
         self._total = total
         self._trackers = trackers_of(parts, run, reporter)
+        self._engine, self._learner, self._description = engine, learner, ""
         self._examination = Examination(parts, engine, run, reporter, self._trackers)
         self.oversight = Oversight(parts.recipe, run, reporter)
         self.deadlines = Deadlines(parts.recipe.deadlines, run.path / "log", reporter.message)
@@ -66,6 +68,9 @@ class Course:
             "rewards": RewardStates(parts.rewards),
             "random": Randomness(parts.recipe.seed),
         }
+
+        if isinstance(engine, Stateful):
+            self._stateful["engine"] = engine
 
     def also_keep(self, name: str, what: Stateful) -> None:
         """Something else that a step leaves for the next one."""
@@ -82,6 +87,7 @@ class Course:
         early if it is asked to stop."""
         self._take_up()
         self.parts.companion.may_keep(self._keep_now)
+        self._description = description
         self.reporter.started(self._total, description, done=self.state.step)
         try:
             with self.deadlines, self.stop.dropping(self._keeper.may_drop, self.reporter.message):
@@ -99,24 +105,59 @@ class Course:
             await self._evaluate("before")
         elif self._is_evaluated(self.state.step):
             await self._evaluate(f"step {self.state.step}")
-        to_do = 0 if self.state.ended else self._total
-        for step in range(self.state.step + 1, to_do + 1):
+        while self.state.step < self._total and not self.state.ended:
             if self.stop.asked is not None:
                 return
-            state = self._trainer_state(step)
-            await self.parts.companion.begins(state)
-            metrics = await one_step(state)
-            self._note(state, metrics)
-            goes_on = await self.parts.companion.goes_on(state, metrics)
-            improved = self._is_evaluated(step) and await self._evaluate(f"step {step}")
-            self.state.ended = self.oversight.ends(self.state.history) or not goes_on
-            if improved or self.state.ended or step == self._total or self._keeper.is_due(step):
-                self._remember()
-                self._keeper.save(best=improved)
-            if self.state.ended:
-                break
+            await self._next(one_step)
+        if self.stop.paused:
+            return
         if await self._evaluate("after"):
             self._keeper.point_to_best(self.state.step)
+
+    async def _next(self, one_step: OneStep) -> None:
+        """One step, and what becomes of the run after it."""
+        step = self.state.step + 1
+        state = self._trainer_state(step)
+        await self.parts.companion.begins(state)
+        metrics = await one_step(state)
+        self._note(state, metrics)
+        goes_on = await self.parts.companion.goes_on(state, metrics)
+        improved = self._is_evaluated(step) and await self._evaluate(f"step {step}")
+        verdict = self.oversight.verdict(self.state.history)
+        if verdict.action == "roll_back" and await self._turned_back(verdict.why):
+            return
+        self.state.ended = verdict.action == "stop" or not goes_on
+        if verdict.action in ("pause", "roll_back"):
+            self.stop.pause(verdict.why)
+        leaves = self.state.ended or self.stop.paused or step == self._total
+        if improved or leaves or self._keeper.is_due(step):
+            self._remember()
+            self._keeper.save(best=improved)
+
+    async def _turned_back(self, why: str) -> bool:
+        """Take the run back to the last good checkpoint, to go on at a lower learning rate; says so, and False, if that
+        cannot be."""
+        section, step, spent = self.parts.recipe.alarms, self.state.step, self.oversight.budgets.seconds
+        times = self.state.turned_back + 1
+        if times > section.roll_backs:
+            self.reporter.message(f"not rolled back: {times - 1} times are enough (alarms.roll_backs)")
+            return False
+        kept = self._keeper.go_back(step - section.roll_back_steps)
+        if kept is None:
+            self.reporter.message("not rolled back: no checkpoint is old enough (alarms.roll_back_steps)")
+            return False
+        self._restored(kept, spent_seconds=spent)
+        self.state.turned_back, factor = times, section.roll_back_lr**times
+        self._keeper.slow_down(factor)
+        await self._engine.load_weights(self._learner.weights())
+        text = f"{why}: the run is taken back from step {step} to step {self.state.step}, the learning rate to "
+        text += f"{factor:g} of the recipe's"
+        self.oversight.note(self.state.step, text, {"from": step, "learning_rate": factor})
+        self._remember()
+        self._keeper.save()  # that it was taken back must not be forgotten
+        self.reporter.finished()
+        self.reporter.started(self._total, self._description, done=self.state.step)
+        return True
 
     def _is_evaluated(self, step: int) -> bool:
         return bool(self._evaluation.every) and step % self._evaluation.every == 0 and 0 < step < self._total
@@ -157,17 +198,25 @@ class Course:
     def _take_up(self) -> None:
         """Go on where the run was left; a run without a checkpoint begins."""
         kept = self._keeper.take_up()
-        if kept is not None:
-            self.state.restore(kept["run"])
-            for name, each in self._stateful.items():
+        if kept is None:
+            rewind(self.run.path, 0, evaluations=False)
+            return
+        self._restored(kept)
+        self.state.ended = self.state.ended and not self.run.changes()
+        self._keeper.slow_down(self.parts.recipe.alarms.roll_back_lr**self.state.turned_back)
+        self.reporter.message(f"going on from step {self.state.step} of {self._total}")
+
+    def _restored(self, kept: Tree, *, spent_seconds: float = 0.0) -> None:
+        """Everything beside weights and learner as it was when this was kept, and the records with it."""
+        self.state.restore(kept["run"])
+        for name, each in self._stateful.items():
+            if name in kept:  # or an earlier version did not know of it
                 each.restore(kept[name])
         rewind(self.run.path, self.state.step, evaluations=self.state.step > 0)
-        if kept is not None:
-            self.state.ended = self.state.ended and not self.run.changes()
-            self.state.history = history(self.run.metrics.read())
-            self.oversight = Oversight(self.parts.recipe, self.run, self.reporter, spent_seconds=self.state.seconds)
-            self._examination.take_up()
-            self.reporter.message(f"going on from step {self.state.step} of {self._total}")
+        self.state.history = history(self.run.metrics.read())
+        spent = max(self.state.seconds, spent_seconds)
+        self.oversight = Oversight(self.parts.recipe, self.run, self.reporter, spent_seconds=spent)
+        self._examination.take_up()
 
 
 def trackers_of(parts: Parts, run: RunFolder, reporter: Reporter) -> Trackers:

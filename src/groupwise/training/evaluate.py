@@ -75,6 +75,7 @@ class Examiner:
     pass_at: Sequence[int] = ()
     samples: int = 8
     seed: int = 0
+    loop_reward: float = 0.0
     reporter: Reporter = field(default_factory=QuietReporter)
     conversations: Mapping[str, Conversations] = field(default_factory=dict[str, Conversations])
 
@@ -139,7 +140,7 @@ class Examiner:
     async def _mean_reward(self, groups: Sequence[Group], state: TrainerState) -> float | None:
         if not self.rewards:
             return None
-        done = await graded(groups, self.rewards, trainer_state=state)
+        done = await graded(groups, self.rewards, trainer_state=state, loop_reward=self.loop_reward)
         UnknownWatch(self.reporter.message).observe("evaluating", done)
         rewards = [reward for group in done for reward in group.rewards_G]
         known = [reward for reward in rewards if reward is not None]

@@ -84,6 +84,7 @@ def examiner_of(parts: Parts, engine: Engine, reporter: Reporter) -> Examiner:
         pass_at=section.pass_at,
         samples=section.samples,
         seed=parts.recipe.seed,
+        loop_reward=parts.recipe.loops.reward,
         reporter=reporter,
         conversations=conversations_of(parts, engine),
     )

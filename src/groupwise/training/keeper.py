@@ -142,14 +142,34 @@ class Keeper:
                     "what is missing, choose another name (run.name=...), or delete that folder to begin at step 0"
                 )
             return None
-        state = found.checkpoint.state()
-        self._restore(found.checkpoint, state)
-        self._saved = found.checkpoint.step
-        self._store.forget_after(found.checkpoint.step)
-        self._remembered = _Remembered(found.checkpoint.step, state, self._learner.optimizer.updates)
+        return self._go_on_from(found.checkpoint)
+
+    def go_back(self, up_to: int) -> Tree | None:
+        """Put weights and learner back to the newest whole checkpoint of the steps up to this one, and forget those
+        that came after it; None, and nothing is changed, if there is none."""
+        if error := self._beside.finish():
+            self._failed(error)
+        checkpoint = self._store.newest(up_to=up_to).checkpoint
+        return None if checkpoint is None else self._go_on_from(checkpoint)
+
+    def look_back(self, up_to: int) -> Tree | None:
+        """The same, and nothing in the run's folder is changed: for who only wants to see."""
+        checkpoint = self._store.newest(up_to=up_to).checkpoint
+        return None if checkpoint is None else self._restore(checkpoint)
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> Tree:
+        state = self._restore(checkpoint)
+        self._saved = checkpoint.step
+        self._store.forget_after(checkpoint.step)
+        self._remembered = _Remembered(checkpoint.step, state, self._learner.optimizer.updates)
         return state
 
-    def _restore(self, checkpoint: Checkpoint, state: Tree) -> None:
+    def slow_down(self, factor: float) -> None:
+        """From now on learn at this share of the recipe's learning rate."""
+        self._learner.optimizer.slowed = factor
+
+    def _restore(self, checkpoint: Checkpoint) -> Tree:
+        state = checkpoint.state()
         facts: dict[str, Any] = state["facts"]
         if facts["begun_with"] != self._begun_with:
             raise RunError(
@@ -164,6 +184,7 @@ class Keeper:
                 )
         _take_weights(self._form, checkpoint, state)
         self._learner.restore(state["learner"])
+        return state
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -226,6 +247,7 @@ class Keeper:
             "versions": self._versions(),
             "device": str(policy.device),
             "attention": policy.attention,
+            "sandbox": self._run.identity.get("sandbox"),
         }
 
     def _versions(self) -> dict[str, Any]:

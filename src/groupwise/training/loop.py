@@ -44,7 +44,7 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop) ->
     }
     guard = StepGuard(recipe.guards, parts.policy, run, reporter)
     course.also_keep("guard", guard)
-    learner.limit.say = reporter.message
+    learner.limit.say = engine.limit.say = reporter.message
 
     unknowns = UnknownWatch(reporter.message)
 
@@ -110,7 +110,7 @@ def learner_of(parts: Parts) -> Learner:
 
 def rollouts_of(parts: Parts, engine: Engine) -> Rollouts:
     """Who samples groups and has them graded."""
-    return Rollouts(
+    rollouts = Rollouts(
         engine,
         parts.rewards,
         sampling_of(parts.recipe),
@@ -120,3 +120,5 @@ def rollouts_of(parts: Parts, engine: Engine) -> Rollouts:
         conversations=conversations_of(parts, engine),
         sampler=parts.sampler,
     )
+    rollouts.loop_reward = parts.recipe.loops.reward
+    return rollouts

@@ -2,13 +2,14 @@
 
 oversight = Oversight(parts.recipe, run, reporter)
 metrics |= oversight.seen(groups)                 inside a step
-if oversight.ends(history): break                 after it
+oversight.verdict(history)                        after it: Verdict("stop", "the alarm collapse, at step 52")
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from groupwise.config import Recipe
 from groupwise.runs.folder import RunFolder
@@ -18,6 +19,16 @@ from groupwise.training.signs import signs
 from groupwise.training.watch import Watch
 from groupwise.types import Group
 
+Action: TypeAlias = Literal["go on", "pause", "stop", "roll_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to become of the run after a step, and why."""
+
+    action: Action = "go on"
+    why: str = ""
+
 
 class Oversight:
     """The alarms and the budgets of one run."""
@@ -25,6 +36,8 @@ class Oversight:
     def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, *, spent_seconds: float = 0.0) -> None:
         self._run, self._reporter = run, reporter
         self._watch = Watch(recipe.alarms, run.path / "alarms.jsonl", reporter.message)
+        action = recipe.alarms.action
+        self._action: Action = "go on" if action == "tell" else action
         self.budgets = Budgets(recipe.budgets, spent_seconds=spent_seconds)
         self._groups: Sequence[Group] = ()
 
@@ -33,15 +46,21 @@ class Oversight:
         self._groups = groups
         return signs(groups)
 
-    def ends(self, steps: Sequence[Mapping[str, Any]]) -> bool:
-        """Tell the alarms of the newest step; says why, and True, if the run is to end here in good order."""
+    def verdict(self, steps: Sequence[Mapping[str, Any]]) -> Verdict:
+        """Tell the alarms of the newest step; what one of them, or a budget that is used up, makes of the run."""
         evaluations = [row for row in self._run.evaluations() if row.get("label") != "eval"]
         alarms = self._watch.after_step(steps, evaluations, self._groups)
         self._groups = ()
         if acting := self._watch.acting(alarms):
-            self._reporter.message(f"the run ends at step {acting.step}, as alarms.action says: {acting.name}")
-            return True
+            why = f"alarm {acting.name} at step {acting.step} (alarms.action)"
+            if self._action == "stop":
+                self._reporter.message(f"the run ends: {why}")
+            return Verdict(self._action, why)
         if met := self.budgets.met(steps, evaluations):
             self._reporter.message(f"the run ends at step {steps[-1]['step']}: {met}")
-            return True
-        return False
+            return Verdict("stop", met)
+        return Verdict()
+
+    def note(self, step: int, text: str, evidence: Mapping[str, float]) -> None:
+        """Write down beside the alarms what became of one."""
+        self._watch.note(step, text, evidence)

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from groupwise.engines.engine import Engine
+from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.errors import EngineError, RunError
 from groupwise.learner.learner import Learner
-from groupwise.learner.memory import is_out_of_memory
+from groupwise.models.scarce import is_out_of_memory
 from groupwise.runs.files import cannot_write
 from groupwise.training.build import Parts, sampling_of
 from groupwise.training.plan import known_tokens, sampling_bytes, worst_micro_batch
@@ -33,7 +33,7 @@ NO_ROOM = (
 )
 
 
-async def preflight(parts: Parts, engine: Engine, learner: Learner, folder: Path) -> str:
+async def preflight(parts: Parts, engine: EmbeddedEngine, learner: Learner, folder: Path) -> str:
     """Do it; what does not fit is an error of groupwise with the ways out. Says what it did and how long it took."""
     start = time.perf_counter()
     with torch.random.fork_rng():
@@ -47,21 +47,34 @@ async def preflight(parts: Parts, engine: Engine, learner: Learner, folder: Path
     )
 
 
-async def _sample(parts: Parts, engine: Engine) -> None:
+async def _sample(parts: Parts, engine: EmbeddedEngine) -> None:
     recipe = parts.recipe
     group = recipe.train.group_size
-    rows = min(recipe.engine.max_rows, recipe.train.prompts_per_step * group)
+    rows = min(engine.limit.rows, recipe.train.prompts_per_step * group)
     longest = max(parts.train.prompt_ids, key=len)
     short = replace(sampling_of(recipe), max_new_tokens=_TOKENS, stop=(), stop_token_ids=())
     sizes = [min(group, rows - first) for first in range(0, rows, group)]
     try:
         await asyncio.gather(*(engine.sample(longest, n, short, range(n)) for n in sizes))
-        size = sampling_bytes(parts.policy, recipe, worst_micro_batch(parts))["keys and values"]
-        torch.zeros(size, dtype=torch.uint8, device=parts.policy.device).fill_(1)
+        while not _has_room(parts, engine) and engine.limit.halve(rows):
+            pass
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise EngineError(NO_ROOM.format(f"sampling {rows} completions at once")) from error
+
+
+def _has_room(parts: Parts, engine: EmbeddedEngine) -> bool:
+    """For the keys and values of full completions; an error if there is none for a single one."""
+    shape = worst_micro_batch(parts)
+    size = sampling_bytes(parts.policy, parts.recipe, shape, engine.limit.rows)["keys and values"]
+    try:
+        torch.zeros(size, dtype=torch.uint8, device=parts.policy.device).fill_(1)
+    except Exception as error:
+        if not is_out_of_memory(error) or engine.limit.rows == 1:
+            raise
+        return False
+    return True
 
 
 async def _learn(parts: Parts, learner: Learner) -> int:

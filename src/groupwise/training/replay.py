@@ -4,8 +4,8 @@
     # rewards      64 compared, all the same
     # advantages   64 compared, 1 differs: group 2, completion 5: 0.31 was recorded, 0.29 is computed
 
-Rewards and advantages need the record alone. Completions, loss and gradient norm need the weights before the step: of
-step 1 they are those that training began with. A step that was refused (`bad_step/`) has its own.
+Rewards need the record alone, and so do most advantages. Completions, loss and gradient norm need the weights before
+the step: see `retrace.py`. A step that was refused (`bad_step/`) has its own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.errors import RunError
 from groupwise.learner.finite import NonFiniteError
+from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
 from groupwise.rollouts.grade import graded
 from groupwise.runs.folder import RunFolder
@@ -29,6 +30,7 @@ from groupwise.runs.rollouts import RolloutRow, read_rollouts
 from groupwise.training.build import Parts, names_code
 from groupwise.training.guards import FOLDER, bad_steps
 from groupwise.training.loop import learner_of, rollouts_of
+from groupwise.training.retrace import retrace
 from groupwise.training.selection import masked
 from groupwise.training.step import with_advantages
 from groupwise.training.trainer import Trainer, run_to_end
@@ -67,18 +69,17 @@ def replay_step(run: RunFolder, step: int) -> Iterator[Compared]:
     state = TrainerState(
         step, parts.recipe.train.steps, 0.0, [cast(dict[str, float], rows[n]) for n in rows if n < step]
     )
-    again = run_to_end(graded(recorded, parts.rewards, trainer_state=state))
+    loop_reward = parts.recipe.loops.reward
+    again = run_to_end(graded(recorded, parts.rewards, trainer_state=state, loop_reward=loop_reward))
     yield _rewards(recorded, again)
-    if parts.algorithm.kl_in_reward and step > 1:
-        yield Compared("advantages", 0, note="the KL in the reward needs the weights before the step")
+    engine = EmbeddedEngine(parts.policy, parts.recipe.engine.max_rows)
+    retraced = retrace(run, parts, lambda of: _training(run, of, parts), before=step, exact=engine.exact)
+    yield Compared("weights", 0, note=f"through {retraced.how}")
     training = [group for place, group in enumerate(recorded) if place in kept]
-    if step > 1:
-        if not parts.algorithm.kl_in_reward:
-            yield _advantages(training, masked(with_advantages(training, parts.algorithm), parts.algorithm))
-        note = "only of step 1 the weights before it are at hand: those that training began with"
-        yield Compared("completions, loss, gradient norm", 0, note=note)
-        return
-    yield from _with_weights(parts, recorded, training, rows.get(step, {}))
+    rollouts = rollouts_of(parts, engine)
+    sampled = run_to_end(rollouts.sample([group.problem for group in recorded], step))
+    yield _completions(recorded, sampled)
+    yield from _learnt(parts, retraced.learner, training, rows.get(step, {}), exact=engine.exact)
 
 
 def replay_bad_step(run: RunFolder, step: int) -> Compared:
@@ -112,19 +113,24 @@ def _parts(run: RunFolder) -> Parts:
     return parts
 
 
-def _with_weights(
-    parts: Parts, recorded: Sequence[Group], training: Sequence[Group], metrics: Any
+def _training(run: RunFolder, step: int, parts: Parts) -> list[Group]:
+    """The groups that trained in a step, as they were recorded."""
+    rows = run.rollouts(step)
+    kept = _selected(rows)
+    return [group for place, group in enumerate(_groups(rows, parts)) if place in kept]
+
+
+def _learnt(
+    parts: Parts, learner: Learner, training: Sequence[Group], metrics: Any, *, exact: bool
 ) -> Iterator[Compared]:
-    """With the weights that training began with: sampled, and learnt from, anew."""
-    engine, learner = EmbeddedEngine(parts.policy, parts.recipe.engine.max_rows), learner_of(parts)
-    rollouts = rollouts_of(parts, engine)
-    sampled = run_to_end(rollouts.sample([group.problem for group in recorded], 1))
-    yield _completions(recorded, sampled)
-    penalties = learner.penalties(training, sampler_is_exact=engine.exact)
+    """Compared with each other and learnt from anew."""
+    penalties = learner.penalties(training, sampler_is_exact=exact)
     groups = masked(with_advantages(training, parts.algorithm, penalties), parts.algorithm)
     yield _advantages(training, groups)
-    torch.manual_seed(parts.recipe.seed)  # as at the beginning of a run: for the dropout of adapters
-    found = run_to_end(learner.update(groups, sampler_is_exact=engine.exact)).metrics()
+    if metrics.get("skipped"):
+        yield Compared("loss", 0, note="this step was refused and skipped: see --bad-step")
+        return
+    found = run_to_end(learner.update(groups, sampler_is_exact=exact)).metrics()
     for name in ("loss", "grad_norm"):
         was, now = metrics.get(name), found[name]
         far = was is None or not math.isclose(was, now, rel_tol=_ROUNDING, abs_tol=_ROUNDING)

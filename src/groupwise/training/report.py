@@ -57,6 +57,7 @@ class StepReport:
             "length": fmean(lengths),
             "length_max": float(max(lengths)),
             "truncated": fmean([rollout.completion.finish_reason == "length" for rollout in rollouts]),
+            "looped": fmean([rollout.completion.finish_reason == "loop" for rollout in rollouts]),
             "sampled_tokens": float(sum(rollout.completion.drawn for rollout in rollouts)),
             **_of_conversations(rollouts),
             **_of_tasks(groups),

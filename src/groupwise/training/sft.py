@@ -42,6 +42,7 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop, *, d
         total_steps=recipe.sft.steps,
     )
     engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
+    learner.limit.say = engine.limit.say = reporter.message
     supply = InOrder(demonstrations, recipe.seed)
     course = Course(parts, run, reporter, stop, learner=learner, engine=engine, supply=supply, total=recipe.sft.steps)
 

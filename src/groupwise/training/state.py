@@ -21,6 +21,8 @@ class RunState:
     """The metrics of all steps, which reward functions may look at."""
     seconds: float = 0.0
     """What all attempts of the run took so far."""
+    turned_back: int = 0
+    """How often an alarm took it back to an earlier step."""
     ended: bool = False
     """Whether the run has had enough before its last step: see `oversight.py`."""
     told: set[str] = field(default_factory=set[str])
@@ -28,12 +30,15 @@ class RunState:
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes. The history is in metrics.jsonl."""
-        return {"step": self.step, "seconds": self.seconds, "ended": self.ended, "told": sorted(self.told)}
+        told = sorted(self.told)
+        facts = {"step": self.step, "seconds": self.seconds, "ended": self.ended, "told": told}
+        return {**facts, "turned_back": self.turned_back}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on there."""
         self.step, self.told = int(state["step"]), set(state["told"])
         self.seconds, self.ended = float(state["seconds"]), bool(state["ended"])
+        self.turned_back = int(state.get("turned_back", 0))
 
 
 def history(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:

@@ -48,9 +48,15 @@ class Stop:
 
     def __init__(self, leave: Leave = interrupt) -> None:
         self.asked: str | None = None
+        self.paused = False
+        """Whether it was an alarm that asked: somebody is to look before the run goes on."""
         self._leave = leave
         self._leaving: Callable[[], None] = lambda: None
         self._drop: Callable[[], None] | None = None
+
+    def pause(self, why: str) -> None:
+        """Stop at the end of the step at hand, until somebody has looked."""
+        self.asked, self.paused = why, True
 
     @contextmanager
     def listening(self, leaving: Callable[[], None] = lambda: None) -> Generator[None]:

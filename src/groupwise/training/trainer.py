@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from groupwise.config import LoadedRecipe
 from groupwise.engines.embedded import EmbeddedEngine
-from groupwise.errors import RecipeError, Stopped, TaskError
+from groupwise.errors import Paused, RecipeError, Stopped, TaskError
 from groupwise.learner.optimizer import check_available
 from groupwise.models.policy import Policy
 from groupwise.models.save import save_policy
@@ -180,7 +180,8 @@ class Trainer:
                 raise
             if stop.asked is not None:
                 self._parts = None
-                raise Stopped(f"{stop.asked}: {run.path} is stopped; the same command goes on from {_kept_in(run)}")
+                ending = Paused if stop.paused else Stopped
+                raise ending(f"{stop.asked}: {run.path} is stopped; the same command goes on from {_kept_in(run)}")
             save_policy(parts.policy, run.model_path)
         return run
 

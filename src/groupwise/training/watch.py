@@ -70,6 +70,12 @@ class Watch:
         acts = self._section.action != "tell"
         return next((alarm for alarm in alarms if acts and alarm.name in self._section.act_on), None)
 
+    def note(self, step: int, text: str, evidence: Mapping[str, float]) -> None:
+        """Say and write down, beside the alarms, that the run was rolled back to this step."""
+        row = {"step": step, "time": now(), "alarm": "roll_back", "text": text, "advice": ""}
+        append_row(self._file, {**row, "evidence": dict(evidence)})
+        self._tell(text)
+
     def _write(self, alarm: Alarm, groups: Sequence[Group]) -> None:
         row: dict[str, Any] = {"step": alarm.step, "time": now(), "alarm": alarm.name, "text": alarm.said.text}
         row |= {"advice": alarm.said.advice, "evidence": dict(alarm.said.evidence)}

@@ -157,10 +157,11 @@ class Checkpoints:
         """The steps of all checkpoints, whole or not."""
         return sorted(int(match[1]) for path in self._named(lambda _: True) if (match := _FOLDER.fullmatch(path.name)))
 
-    def newest(self, set_aside: bool = False) -> Found:
-        """The newest one whose every file is what was written; `set_aside` renames newer ones that are not."""
+    def newest(self, set_aside: bool = False, up_to: int | None = None) -> Found:
+        """The newest one (of steps `up_to` this one) whose every file is what was written; `set_aside` renames newer
+        ones that are not."""
         faults: list[str] = []
-        for step in reversed(self.steps()):
+        for step in reversed([step for step in self.steps() if up_to is None or step <= up_to]):
             path = self.path(step)
             try:
                 Manifest.read(path).check(path, run=self._run, step=step)
