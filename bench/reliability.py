@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch  # noqa: E402
 
+import foresight  # noqa: E402
 from crash import FAULTS, failing, killed, operations_of  # noqa: E402
 from groupwise.cli.demo import write_untrained  # noqa: E402
 from groupwise.errors import RunError  # noqa: E402
@@ -149,6 +150,12 @@ def costs(folder: Path, findings: Findings) -> None:
     findings.note("... one of them checked and read again in", f"{read:.2f} s")
 
 
+def foretold(findings: Findings) -> None:
+    """What `check` says before a run beside what the run then takes; with the machine to itself."""
+    for found in foresight.all_of(["W0", "W1", "W2"]):
+        findings.note(*found.row())
+
+
 PAGE = """# Reliability
 
 Written by `python bench/reliability.py` on {machine}. The same harness runs, smaller, in the test suite.
@@ -171,6 +178,11 @@ Written by `python bench/reliability.py` on {machine}. The same harness runs, sm
 - **Stopping in good order.** Ctrl-C, SIGTERM and SIGHUP drop the step at hand, or finish it if the weights have moved
   in it, save, and exit with 75. That takes at most a micro-batch (or the rest of the step's updates), or whatever a
   reward function takes to return, and one save. A second Ctrl-C leaves at once.
+- **An alarm may act** (`alarms.action`): pause until somebody has looked (exit code 1), end in good order, or go back
+  to the last good checkpoint at a lower learning rate, which survives a kill as everything else does.
+- **Memory that does not suffice** halves the micro-batch (the same gradient) or the rows that are sampled at once (the
+  same completions). Both are said and remembered.
+- **Every recorded step can be computed again**: `groupwise replay RUN --step N`, through the nearest checkpoint.
 - **One writer.** A second process is refused, with the ways out. The lock of a process of the same machine that is gone
   is taken over.
 
@@ -179,7 +191,7 @@ when they differ), and rewards that keep a state without `state()` and `restore(
 """
 
 
-PARTS = ("disks", "bytes", "operations", "moments", "costs")
+PARTS = ("disks", "bytes", "operations", "moments", "costs", "foresight")
 SAVED = ROOT / "docs" / "reliability.json"
 
 
@@ -194,6 +206,7 @@ def measured(part: str, given: argparse.Namespace) -> Findings:
             "operations": lambda: kills_at_operations(folder, findings, given.every),
             "moments": lambda: kills_at_moments(folder, findings, given.kills),
             "costs": lambda: costs(folder, findings),
+            "foresight": lambda: foretold(findings),
         }
         work[part]()
     return findings

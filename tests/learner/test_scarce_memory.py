@@ -103,7 +103,7 @@ def test_what_counts_as_out_of_memory(error, expected):
 
 UNDER_A_LIMIT = """
 import torch
-from groupwise.learner.memory import is_out_of_memory
+from groupwise.models.scarce import is_out_of_memory
 from groupwise.training.machine import lift_limit, limit_memory, resident
 torch.set_num_threads(1)
 limit_memory(resident() + (300 << 20))
