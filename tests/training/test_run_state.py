@@ -86,7 +86,9 @@ STATE = {
     },
     "learner.world.Alone": {},
     "training.companion.Nobody": {},
-    "models.fused.Fused": {"_depth": EMPTY, "_forwards": EMPTY},
+    "models.fused.Fused": {"_depth": EMPTY, "_forwards": EMPTY, "_rotary": GIVEN},
+    "models.rotary.Rotary": {"_loans": GIVEN},
+    "models.rotary._Loan": {"borrowers": EMPTY, **dict.fromkeys(["file", "own", "fast", "lock"], GIVEN)},
     "rollouts.rollouts.Rollouts": None,  # of the step alone, and made of the recipe
     "engines.embedded.EmbeddedEngine": {
         **dict.fromkeys(["_decoder", "_made_for", "_proven", "_rows", "_task", "_waiting"], EMPTY),
