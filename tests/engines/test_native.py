@@ -9,6 +9,7 @@ from toy_engine import as_trees, gathered, reported, sampled, without_ends
 
 from architectures import TRUNK_AND_BRANCH, alone, model_of, policy_of, tokens
 from groupwise.config.sections import LoraSection
+from groupwise.engines import native
 from groupwise.engines.choice import choose_decoder
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.engines.fused import FusedDecoder, UnfitError
@@ -184,3 +185,23 @@ def test_it_can_be_switched_off(monkeypatch):
         assert compiled.library(SOURCE) is None
     finally:
         compiled.library.cache_clear()
+
+
+def test_its_copy_is_there_while_it_samples_only(monkeypatch):
+    policy = policy_of("llama")
+    size = sum(x.numel() * x.element_size() for x in policy.model.parameters())
+    monkeypatch.setattr(native, "LARGEST", size - 1)
+    with pytest.raises(UnfitError, match="the copy would be large"):
+        NativeDecoder(policy)
+    monkeypatch.setattr(native, "LARGEST", size)
+    decoder = NativeDecoder(policy)
+    prompt, token_B = [tokens(5, 0)], torch.tensor([1])
+    with torch.inference_mode():
+        decoder.admit(prompt, [1])
+        before = decoder.step(token_B).clone()
+        decoder.keep([])
+        decoder.rest()
+        assert not decoder._held
+        decoder.refresh()
+        decoder.admit(prompt, [1])
+        assert torch.equal(decoder.step(token_B), before)

@@ -40,6 +40,10 @@ class Decoder(Protocol):
         """Drop all other rows."""
         ...
 
+    def rest(self) -> None:
+        """Nobody waits any more: what the next `refresh` makes anew may go."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Hidden:
@@ -61,6 +65,9 @@ class TrunkAndBranchDecoder:
 
     def refresh(self) -> None:
         """Nothing to do: it reads the model's own."""
+
+    def rest(self) -> None:
+        """Nothing that could go."""
 
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """All of them."""
@@ -112,6 +119,9 @@ class PlainDecoder:
     def refresh(self) -> None:
         """Nothing to do: it reads the model's own."""
 
+    def rest(self) -> None:
+        """Nothing that could go."""
+
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """Those of the first one's length, and only when nothing is in flight."""
         if busy:
@@ -154,6 +164,9 @@ class RereadingDecoder:
 
     def refresh(self) -> None:
         """Nothing to do: it reads the model's own."""
+
+    def rest(self) -> None:
+        """Nothing that could go."""
 
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """All of them."""

@@ -117,6 +117,7 @@ class EmbeddedEngine:
                         self._rows.draw(self._decoder.step(self._rows.last_tokens))
                         self._retire()
                 await asyncio.sleep(0)
+            self._decoder.rest()
         except Exception as error:
             again = is_out_of_memory(error) and self.limit.halve(self._in_flight())
             if not again:

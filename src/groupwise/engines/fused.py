@@ -29,7 +29,7 @@ from groupwise.models.attention import Terms
 from groupwise.models.policy import Policy
 
 LARGEST = 1 << 28
-"""Bytes of weights up to which a copy is made. Larger models spend their time on arithmetic."""
+"""Bytes of weights up to which a copy is made. Torch's products of larger ones take as long as without it."""
 
 
 class UnfitError(RuntimeError):
@@ -56,7 +56,7 @@ class FusedDecoder(TrunkAndBranchDecoder):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._base = cast(Any, policy.model.base_model)
-        check_copyable(policy)
+        check_copyable(policy, LARGEST)
         try:
             self.refresh()
         except (AttributeError, TypeError, RuntimeError) as error:
@@ -68,6 +68,10 @@ class FusedDecoder(TrunkAndBranchDecoder):
             self._layers = [_layer(layer) for layer in self._base.layers]
             norm = self._base.norm
             self._norm = (norm.weight * math.sqrt(len(norm.weight)), _floor(norm))
+
+    def rest(self) -> None:
+        """See `Decoder`."""
+        self._layers = []
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """See `Decoder`."""
@@ -96,9 +100,9 @@ class FusedDecoder(TrunkAndBranchDecoder):
         return _linear(F.silu(gate) * up, layer.down, onto=x)
 
 
-def check_copyable(policy: Policy) -> None:
+def check_copyable(policy: Policy, largest: int) -> None:
     """Refuse what a copy of the weights is no good for, and what a short probe would not show."""
-    if sum(x.numel() * x.element_size() for x in policy.model.parameters()) > LARGEST:
+    if sum(x.numel() * x.element_size() for x in policy.model.parameters()) > largest:
         raise UnfitError("the copy would be large")
     rope = policy.model.config.get_text_config().to_dict().get("rope_parameters") or {}
     if "llama_4_scaling_beta" in rope:

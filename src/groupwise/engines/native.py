@@ -25,6 +25,8 @@ from groupwise.models.compiled import library
 from groupwise.models.policy import Policy
 
 SOURCE = Path(__file__).with_name("native.c")
+LARGEST = 4 << 30
+"""Bytes of weights up to which a copy is made. It is there while rollouts are sampled, when no gradients are."""
 _FIRST_POSITIONS = 256
 
 
@@ -71,7 +73,7 @@ class NativeDecoder(TrunkAndBranchDecoder):
         self._native.work_floats.restype = ctypes.c_int64
         if policy.dtype != torch.float32 or policy.device.type != "cpu":
             raise UnfitError("compiled code is for fp32 on a CPU")
-        check_copyable(policy)
+        check_copyable(policy, LARGEST)
         self._base = cast(Any, policy.model.base_model)
         try:
             self._measure()
@@ -116,6 +118,11 @@ class NativeDecoder(TrunkAndBranchDecoder):
         self._model.threads = torch.get_num_threads()
         self._work = self._features = torch.empty(0)
         self._step = _Step(last_position=self._last_position)
+
+    def rest(self) -> None:
+        """See `Decoder`."""
+        self._held = []
+        self._work = self._features = torch.empty(0)
 
     def admit(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
         """See `Decoder`."""
