@@ -1,14 +1,21 @@
 """Every field of TRL's configurations is there with TRL's default, and none is silently ignored."""
 
 import dataclasses
+import inspect
+import re
 import warnings
+from dataclasses import replace
 
 import pytest
 
 from groupwise.compat.config import GRPOConfig, RLOOConfig
+from groupwise.compat.metrics import ABSENT, UPDATED, group_metrics
 from groupwise.compat.rules import RULES
+from groupwise.compat.setup import MORE, REFUSED
+from groupwise.compat.trainer import GRPOTrainer
 from groupwise.compat.translate import translate
 from groupwise.errors import RecipeError
+from groupwise.types import Completion, Group, Problem, Rollout
 
 PROBLEMS = 64
 
@@ -165,6 +172,29 @@ def test_every_field_of_trl_is_there_with_its_default(ours):
         assert mine[field.name].default == field.default, field.name
         assert mine[field.name].default_factory == field.default_factory or field.name == "include_for_metrics"
     assert len(mine) > 160
+
+
+@pytest.mark.parametrize("name", ["GRPOTrainer", "RLOOTrainer"])
+def test_every_argument_of_trls_trainers_is_taken_or_refused_by_name(name):
+    theirs = inspect.signature(trl(name).__init__).parameters
+    ours = inspect.signature(GRPOTrainer.__init__).parameters
+    for argument, parameter in theirs.items():
+        known = ours[argument].default if argument in ours else MORE[argument]
+        assert argument == "self" or known == parameter.default or parameter.default is parameter.empty, argument
+    assert set(REFUSED) <= set(MORE)
+
+
+def test_every_metric_of_trls_is_logged_or_said_to_be_absent():
+    source = inspect.getsource(inspect.getmodule(trl("GRPOTrainer")))
+    named = set(re.findall(r'_metrics\[(?:mode|"train")\]\[f?"([^"]+)"\]', source))
+    assert len(named) >= 30
+    own = {"policy_loss", "num_tokens", "clip_ratio/region_mean", *UPDATED.values()}
+    rollout = Rollout(Completion((1, 2), (0.0, 0.0), "stop", "x"), {"{reward_func_name}": 1.0}, 1.0)
+    called = ({"role": "tool", "content": "4"}, {"role": "tool", "content": "error: no"})
+    talked = replace(rollout, completion=replace(rollout.completion, messages=called))
+    sampled = group_metrics([Group(Problem("p", "x"), (1,), (rollout, talked))])
+    assert named - own - set(sampled) == set(ABSENT)
+    assert (sampled["tools/call_frequency"], sampled["tools/failure_frequency"]) == (1.0, 0.5)
 
 
 def other(field):

@@ -79,11 +79,11 @@ def test_what_a_partial_binds_is_a_setting():
 @pytest.mark.parametrize(
     ("name", "settings", "told"),
     [
-        ("corectness", {}, "no built-in reward 'corectness': did you mean 'correctness'?"),
+        ("corectness", {}, "no built-in reward 'corectness' (did you mean 'correctness'?)"),
         ("reward.py", {}, "write file.py:name"),
         ("reward.py:", {}, "write file.py:name"),
         (":judge", {}, "write file.py:name"),
-        ("length", {"traget": 5}, "has no setting 'traget': did you mean 'target'?. It has: target, unit"),
+        ("length", {"traget": 5}, "has no setting 'traget' (did you mean 'target'?). It has: target, unit"),
         ("length", {"target": -1}, "setting target = -1: Input should be greater than or equal to 0 (default: 50)"),
         ("length", {"target": "50"}, "setting target = '50': Input should be a valid integer"),
         ("length", {"unit": "words"}, "setting unit = 'words': Input should be 'characters' or 'tokens'"),
@@ -137,7 +137,7 @@ def test_mistakes_with_files(folder):
     assert "has no 'juge'" in load("reward.py:juge") and "did you mean 'judge'?" in load("reward.py:juge")
     assert "is a int, which cannot be called" in load("reward.py:number")
     assert "is a class: give an instance of it (in a file: `judge = Judge()`)" in load("reward.py:Judge")
-    assert "does not take the setting 'strictnes': did you mean 'strictness'?" in load(
+    assert "does not take the setting 'strictnes' (did you mean 'strictness'?)" in load(
         "reward.py:strict", {"strictnes": 2}
     )
     assert "a setting may not be called 'completions'" in load("reward.py:judge", {"completions": 1})

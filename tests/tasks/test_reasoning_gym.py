@@ -67,7 +67,7 @@ def test_settings_and_difficulty_are_the_sets_own():
         reasoning_gym(name="chain_sum", settings={"min_term": 6})
     with pytest.raises(TaskError, match="max_terms must be >= min_terms"):
         reasoning_gym(name="chain_sum", settings={"min_terms": 9})
-    with pytest.raises(TaskError, match=r"no set 'count_down': did you mean 'countdown'\?"):
+    with pytest.raises(TaskError, match=r"no set 'count_down' \(did you mean 'countdown'\?\)"):
         reasoning_gym(name="count_down")
     with pytest.raises(TaskError, match="give one of them"):
         reasoning_gym(name="maze", sets=[{"name": "maze"}])

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from groupwise.types import Group
+from groupwise.types import Group, Rollout
 
 UPDATED = {
     "grad_norm": "grad_norm",
@@ -23,6 +23,31 @@ UPDATED = {
     "sampler_gap": "sampling/sampling_logp_difference/max",
 }
 """Ours, and what TRL calls them."""
+
+ABSENT = {
+    "aux_loss": "there is no loss for routers",
+    "clip_ratio/low_min": "the least clipped sequence of a micro-batch: micro-batches are packed anew here",
+    "clip_ratio/high_max": "the most clipped one, likewise",
+    "cispo_clip_ratio": "clip_ratio/high_mean counts what is stopped, whatever stops it",
+    "vespo/phi_seq_mean": "a weight that is its own explanation has no clip to count",
+    "sampling/sampling_logp_difference/mean": "sampler and learner are one function; .../max is the gap that is left",
+    "sampling/importance_sampling_ratio/min": "nothing is sampled by vLLM",
+    "sampling/importance_sampling_ratio/mean": "nothing is sampled by vLLM",
+    "sampling/importance_sampling_ratio/max": "nothing is sampled by vLLM",
+}
+"""What TRL logs and this does not, and why."""
+
+
+def tool_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """How often tools were called, by completion, and which share of the calls came to nothing; where there are any."""
+    said = [str(m["content"]) for r in rollouts for m in r.completion.messages if m["role"] == "tool"]
+    if not any(rollout.completion.messages for rollout in rollouts):
+        return {}
+    failed = sum(text.startswith("error: ") for text in said)
+    return {
+        "tools/call_frequency": len(said) / len(rollouts),
+        "tools/failure_frequency": failed / len(said) if said else 0.0,
+    }
 
 
 def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -38,6 +63,7 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "reward": fmean(rewards) if rewards else math.nan,
         "reward_std": stdev(rewards) if len(rewards) > 1 else math.nan,
         "frac_reward_zero_std": fmean([_all_the_same(group) for group in groups]),
+        **tool_metrics(rollouts),
     }
     for name in rollouts[0].reward_parts:
         parts = [part for rollout in rollouts if (part := rollout.reward_parts[name]) is not None]
