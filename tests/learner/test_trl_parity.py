@@ -19,6 +19,7 @@ from trl_oracle import Oracle
 from groupwise.config.presets import PRESETS
 from groupwise.config.sections import AlgorithmSection
 from groupwise.learner.algorithm import Algorithm
+from groupwise.training.selection import masked
 
 LENGTHS = [[3, 9, 1, 4], [7, 2, 5, 6], [1, 8, 3, 5]]
 REWARDS = [[1.0, 0.0, 0.5, 0.2], [0.0, 0.0, 1.0, 3.0], [2.0, -1.0, 0.3, 0.3]]
@@ -99,10 +100,12 @@ def algorithm_of(**settings):
     return Algorithm.of(AlgorithmSection(**entries), MAX_NEW_TOKENS)
 
 
-def compare(ours, theirs, *, micro_batches=3, trainer="grpo", noise=None, lr=0.06, temperature=1.0, budget=20):
+def compare(
+    ours, theirs, *, micro_batches=3, trainer="grpo", noise=None, lr=0.06, temperature=1.0, budget=20, groups=None
+):
     """Two passes of both; returns the metrics and TRL's batch. `noise` makes a sampler that is not the policy."""
     policy, algorithm = TabularPolicy(), algorithm_of(**ours)
-    groups = groups_of(LENGTHS, REWARDS)
+    groups = groups_of(LENGTHS, REWARDS) if groups is None else groups
     reference = policy.table.detach().clone()
     learner = learner_of(
         policy, algorithm, passes=2, optimizer={"lr": lr}, token_budget=budget, temperature=temperature
@@ -121,7 +124,7 @@ def compare(ours, theirs, *, micro_batches=3, trainer="grpo", noise=None, lr=0.0
     )
     inputs = oracle.scored(policy.table)
     penalties = learner.penalties(groups, sampler_is_exact=noise is None)
-    groups = advantaged(groups, algorithm, penalties)
+    groups = masked(advantaged(groups, algorithm, penalties), algorithm)
     ours_B = torch.tensor([r.advantage for group in groups for r in group.rollouts], dtype=torch.float64)
     torch.testing.assert_close(ours_B, inputs["advantages"], rtol=1e-9, atol=1e-12)
 
@@ -267,6 +270,76 @@ def test_rloo_with_the_kl_in_the_reward(beta):
 
 def test_at_another_temperature():
     compare({"beta": 0.3}, {"loss_type": "grpo", "beta": 0.3}, temperature=0.7)
+
+
+def reworked(change):
+    """The groups with each completion changed by its place."""
+    groups = groups_of(LENGTHS, REWARDS)
+    place = iter(range(99))
+    return [
+        replace(g, rollouts=tuple(replace(r, completion=change(r.completion, next(place))) for r in g.rollouts))
+        for g in groups
+    ]
+
+
+WITH_ALL = {"beta": 0.2, "kl_ratio": True}, {"beta": 0.2, "use_bias_correction_kl": True}
+CORRECTED = (
+    {"correction": "sequence_truncate", "correction_low": 0.5, "correction_high": 1.4},
+    {
+        "vllm_importance_sampling_mode": "sequence_truncate",
+        "vllm_importance_sampling_clip_min": 0.5,
+        "vllm_importance_sampling_clip_max": 1.4,
+    },
+)
+
+
+def compare_all(variant, **settings):
+    """With a KL and, where the variant takes one by sequence, a correction."""
+    (ours, theirs), (our_kl, their_kl) = VARIANTS[variant], WITH_ALL
+    if variant == "vespo":
+        return compare({**ours, **our_kl}, {**theirs, **their_kl}, **settings)
+    (our_correction, their_correction), own = CORRECTED, ours.get("settings", {})
+    bounds = {name: value for name, value in our_correction.items() if name != "correction"}
+    ours = {**ours, **our_kl, "correction": our_correction["correction"], "settings": {**own, **bounds}}
+    return compare(ours, {**theirs, **their_kl, **their_correction}, noise=0.3, **settings)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_an_environment_said_is_masked(variant):
+    """TRL's tool mask: results of tools stand among a completion's tokens and are none of its own."""
+
+    def talk(completion, place):
+        own = tuple(
+            t % 3 != place % 3 or t == place % len(completion.token_ids) for t in range(len(completion.token_ids))
+        )
+        return replace(completion, own=own)
+
+    report, inputs = compare_all(variant, groups=reworked(talk))
+    own = inputs["tool_mask"].mul(inputs["completion_mask"]).sum()
+    assert report["trained_tokens"] == 2 * own  # of two passes
+    assert own < inputs["completion_mask"].sum() == sum(map(sum, LENGTHS))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_truncated_completions_are_masked(variant):
+    def cut(completion, place):
+        return replace(completion, finish_reason="length") if place % 3 == 1 else completion
+
+    (ours, theirs), groups = VARIANTS[variant], reworked(cut)
+    report, _ = compare(
+        {**ours, "mask_truncated": True, "beta": 0.2},
+        {**theirs, "mask_truncated_completions": True, "beta": 0.2},
+        groups=groups,
+    )
+    kept = [n for place, n in enumerate(n for row in LENGTHS for n in row) if place % 3 != 1]
+    assert report["trained_tokens"] == 2 * sum(kept)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_empty_completions_count(variant):
+    """A completion without a token trains nothing, and stays one of the batch."""
+    groups = groups_of([[3, 0, 1, 4], [0, 2, 5, 6], [1, 8, 0, 5]], REWARDS)
+    compare_all(variant, groups=groups)
 
 
 @pytest.mark.parametrize("budget", [1, 13, 10_000])

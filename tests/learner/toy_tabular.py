@@ -32,15 +32,24 @@ class TabularPolicy:
         yield
 
     def features(self, trees):
-        return self.table[torch.tensor([t for tree in trees for branch in tree.branches for t in branch]).long()]
+        return self.table[drawn(trees)]
 
     def head(self, features):
         return features
 
     def logprobs(self, trees, *, temperature=1.0, chunk=1024, with_entropy=False):
-        tokens = torch.tensor([t for tree in trees for branch in tree.branches for t in branch]).long()
+        tokens = drawn(trees)
         entropies = entropies_of(self.table, tokens, temperature).detach() if with_entropy else None
         return logprobs_of(self.table, tokens, temperature), entropies
+
+
+def drawn(trees):
+    """The tokens of the policy itself."""
+    tokens = []
+    for tree in trees:
+        for branch, own in zip(tree.branches, tree.own or [()] * len(tree.branches), strict=True):
+            tokens += [token for token, its_own in zip(branch, own or [True] * len(branch), strict=True) if its_own]
+    return torch.tensor(tokens, dtype=torch.long)
 
 
 def logprobs_of(table, tokens, temperature=1.0):

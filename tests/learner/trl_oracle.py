@@ -30,6 +30,7 @@ DEFAULTS = {
     "vllm_importance_sampling_clip_min": None,
     "vllm_importance_sampling_clip_max": 3.0,
     "num_iterations": 1,
+    "mask_truncated_completions": False,
     "entropy_coef": 0.0,
     "use_adaptive_entropy": False,
     "normalize_advantages": False,
@@ -88,7 +89,12 @@ class Oracle:
             environments=None,
             tools=None,
             pad_to_multiple_of=None,
-            mask_truncated_completions=False,
+            # Whose completions ended by themselves is known by their last token, and each has one of its own here.
+            eos_token_ids=[
+                r.completion.token_ids[-1]
+                for r in self.rollouts
+                if r.completion.finish_reason == "stop" and r.completion.token_ids
+            ],
             _tokenizer=SimpleNamespace(pad_token_id=0),
             _is_vlm=False,
             log_multimodal=False,
@@ -134,7 +140,9 @@ class Oracle:
         if isinstance(self.trainer, RLOOTrainer):
             return prompt_ids, ids, ids
         logps = [list(r.completion.logprobs) for r in self.rollouts] if self.trainer.use_vllm else None
-        return prompt_ids, ids, None, ids, logps, {}, None, None
+        spoken = [list(r.completion.own) or [True] * len(r.completion.token_ids) for r in self.rollouts]
+        mask = [[int(own) for own in row] for row in spoken] if any(r.completion.own for r in self.rollouts) else None
+        return prompt_ids, ids, mask, ids, logps, {}, None, None
 
     def _calculate_rewards(self, *_):
         rows = [rollout.reward_parts for rollout in self.rollouts]
