@@ -1,12 +1,15 @@
 """Do they learn? Every preset on the arithmetic task, from one warm start, for the same number of samples.
 
-    python bench/learning.py                       # all that is missing, then page and picture: about half an hour
-    python bench/learning.py grpo gspo             # these, measured anew
+    python bench/learning.py                       # all, then page and picture: about half an hour
+    python bench/learning.py grpo gspo             # these only
+    python bench/learning.py --seeds 3             # with three seeds each, from the same warm start
+    python bench/learning.py --missing             # only what was never measured at these settings
     python bench/learning.py --page                # measure nothing: write the page and the picture anew
 
 The model and the warm start are those of `groupwise demo` (1.2 million parameters; a minute and a half, once). What is
-measured is kept in docs/algorithms.json, preset by preset, so that an interrupted run goes on where it was. The page is
-docs/algorithms.md; the command ends with exit code 1 if a preset gained less than 0.3.
+measured is kept in docs/algorithms.json, preset by preset, with the date and the commit. What was measured at this
+commit is not measured again, so an interrupted run goes on where it was. The page is docs/algorithms.md; the command
+ends with exit code 1 if a preset gained less than 0.3 with any seed.
 """
 
 from __future__ import annotations
@@ -28,11 +31,10 @@ from groupwise.config.toml_text import toml_value
 from groupwise.runs.folder import RunFolder
 from groupwise.training.reporter import QuietReporter
 from groupwise.training.trainer import Trainer
-from results import Results
+from results import Results, commit
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "learning"
-RESULTS = ROOT / "docs" / "algorithms.json"
 GAIN = 0.3
 """What each preset has to gain in held-out accuracy."""
 
@@ -82,16 +84,20 @@ def settings_of(preset: str) -> dict[str, object]:
     return {"algorithm.preset": preset, **COMMON, **OWN.get(preset, ({}, ""))[0]}
 
 
-def measure(preset: str, model: Path) -> dict:
+def measure(preset: str, seed: int, model: Path) -> dict:
     """One preset: rewards by step, held-out accuracy by samples, up to the number that all have."""
     shutil.rmtree(FOLDER / preset, ignore_errors=True)
-    named = {**settings_of(preset), "model.id": str(model), "run.folder": str(FOLDER), "run.name": preset, "seed": 0}
+    run = {"model.id": str(model), "run.folder": str(FOLDER), "run.name": preset, "seed": seed}
+    named = {**settings_of(preset), **run}
     start = time.perf_counter()
     trainer = Trainer.from_recipe(load_recipe(RECIPES / "demo.toml", overrides(named)), Until(SAMPLES))
     with contextlib.suppress(Enough):
         quietly(trainer.train)
-    run = RunFolder.open(FOLDER / preset)
-    return {**curves(run), "seconds": time.perf_counter() - start, "settings": settings_of(preset)}
+    return {
+        **curves(RunFolder.open(FOLDER / preset)),
+        "seconds": time.perf_counter() - start,
+        "settings": settings_of(preset),
+    }
 
 
 class Enough(Exception):  # noqa: N818  (no error)
@@ -149,33 +155,53 @@ def quietly(work):
         return work()
 
 
+def entry_of(preset: str, seed: int) -> str:
+    """What an entry is called. Example: `entry_of("grpo", 0)` is "grpo", with the next seed it is "grpo, seed 1"."""
+    return f"{preset}, seed {seed}" if seed else preset
+
+
+def is_done(entry: dict | None, preset: str, now: str | None) -> bool:
+    """Whether there is an entry at these settings, and of the commit `now` if one is given."""
+    return (
+        entry is not None
+        and entry["settings"] == settings_of(preset)
+        and (now is None or (entry["stamp"]["commit"] == now and not now.endswith("+")))
+    )
+
+
 def main() -> int:
-    """Measure what is missing or named, write the page, say who failed."""
+    """Measure what is asked for and not done, write the page, say who failed."""
     parser = argparse.ArgumentParser(description="Train every preset on the arithmetic task and compare them.")
-    parser.add_argument("presets", nargs="*", help="measure these anew; none: all that are missing")
+    parser.add_argument("presets", nargs="*", default=list(PRESETS), help="only these")
+    parser.add_argument("--seeds", type=int, default=1, help="so many runs of each")
+    parser.add_argument("--missing", action="store_true", help="keep what was measured at other commits")
     parser.add_argument("--page", action="store_true", help="measure nothing")
-    parser.add_argument("--at-most", type=int, default=len(PRESETS), help="measure no more than so many now")
+    parser.add_argument("--at-most", type=int, default=None, help="measure no more than so many now")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where algorithms.json and algorithms.md are")
     asked = parser.parse_args()
     if wrong := [name for name in asked.presets if name not in PRESETS]:
         parser.error(f"{wrong[0]!r} is no preset. There are: {', '.join(PRESETS)}")
     quiet_libraries()
-    results = Results(RESULTS)
+    results, now = Results(asked.docs / "algorithms.json"), None if asked.missing else commit()
     known = results.part("presets")
-    missing = asked.presets or [p for p in PRESETS if p not in known or known[p]["settings"] != settings_of(p)]
-    for preset in [] if asked.page else missing[: asked.at_most]:
-        entry = measure(preset, warm_start())
-        results.put("presets", preset, entry, f"python bench/learning.py {preset}")
+    wanted = [(preset, seed) for seed in range(asked.seeds) for preset in asked.presets]
+    left = [each for each in wanted if not is_done(known.get(entry_of(*each)), each[0], now)]
+    for preset, seed in [] if asked.page else left[: asked.at_most]:
+        entry, name = measure(preset, seed, warm_start()), entry_of(preset, seed)
+        results.put("presets", name, entry, f"python bench/learning.py {preset} --seeds {seed + 1}")
         first, last = learning_page.ends(entry, SAMPLES)
-        print(f"{preset:<22} {first:.2f} -> {last:.2f}  {entry['seconds']:.0f} s", flush=True)
-    return write_page(results)
+        print(f"{name:<30} {first:.2f} -> {last:.2f}  {entry['seconds']:.0f} s", flush=True)
+    return write_page(results, asked.docs)
 
 
-def write_page(results: Results) -> int:
+def write_page(results: Results, docs: Path) -> int:
     """The page and the picture of everything that was ever measured; 1 if a preset gained too little."""
     known = results.part("presets")
     entries = {name: known[name] for name in PRESETS if name in known}
-    learning_page.write(entries, ROOT / "docs", samples=SAMPLES, common=COMMON, own=OWN)
-    poor = [name for name, entry in entries.items() if learning_page.gain(entry, SAMPLES) < GAIN]
+    others = {name: [entry for key, entry in known.items() if key.startswith(f"{name}, seed ")] for name in entries}
+    learning_page.write(entries, others, docs, samples=SAMPLES, common=COMMON, own=OWN)
+    everything = [(name, entry) for name in entries for entry in (entries[name], *others[name])]
+    poor = [name for name, entry in everything if learning_page.gain(entry, SAMPLES) < GAIN]
     for name in poor:
         print(f"{name} gained less than {GAIN} in held-out accuracy", file=sys.stderr)
     return 1 if poor else 0

@@ -61,8 +61,12 @@ def ranked(entries: Mapping[str, dict], samples: int) -> list[str]:
     return sorted(entries, key=key)
 
 
-def table(entries: Mapping[str, dict], samples: int, own: Mapping[str, tuple[dict, str]]) -> str:
-    """A line for each preset, the best first."""
+Others = Mapping[str, list[dict]]
+"""What was measured of each preset with further seeds."""
+
+
+def table(entries: Mapping[str, dict], others: Others, samples: int, own: Mapping[str, tuple[dict, str]]) -> str:
+    """A line for each preset, the best first; with further seeds, their range."""
     about = {preset.name: preset.about for preset in ALL_PRESETS}
     lines = [
         f"| preset | what it is | before | after {samples:,} samples | samples until {GOOD} |",
@@ -73,26 +77,32 @@ def table(entries: Mapping[str, dict], samples: int, own: Mapping[str, tuple[dic
         reached = until_good(entries[name], samples)
         mark = "\\*" if name in own else ""
         told = "never" if reached is None else f"{reached:,.0f}"
+        if others[name]:
+            span = sorted(until_good(entry, samples) or float("inf") for entry in (entries[name], *others[name]))
+            told += f" ({span[0]:,.0f} to {span[-1]:,.0f} with {len(span)} seeds)"
+            after = min(after, *(ends(entry, samples)[1] for entry in others[name]))
         lines.append(f"| `{name}`{mark} | {about[name]} | {before:.2f} | {after:.2f} | {told} |")
     return "\n".join(lines)
 
 
-def best(entries: Mapping[str, dict], samples: int, own: Mapping[str, tuple[dict, str]]) -> str:
+def best(entries: Mapping[str, dict], others: Others, samples: int, own: Mapping[str, tuple[dict, str]]) -> str:
     """Which did best at the settings that all have in common, and what these are."""
-    first, *others = [name for name in ranked(entries, samples) if name not in own] or ranked(entries, samples)
+    first, *later = [name for name in ranked(entries, samples) if name not in own] or ranked(entries, samples)
     settings = ", ".join(f"`{name} = {toml_value(value)}`" for name, value in entries[first]["settings"].items())
-    reached, last = until_good(entries[first], samples), until_good(entries[others[-1]], samples) if others else None
-    span = f", the last one `{others[-1]}` after {last:,.0f}" if last else ""
+    reached, last = until_good(entries[first], samples), until_good(entries[later[-1]], samples) if later else None
+    span = f", the last one `{later[-1]}` after {last:,.0f}" if last else ""
     lowest = min(ends(entry, samples)[1] for entry in entries.values())
     least = min(gain(entry, samples) for entry in entries.values())
-    minutes = sum(entry["seconds"] for entry in entries.values()) / 60
-    stamps = [entry["stamp"] for entry in entries.values()]
+    everything = [entry for name in entries for entry in (entries[name], *others[name])]
+    minutes = sum(entry["seconds"] for entry in everything) / 60
+    stamps = [entry["stamp"] for entry in everything]
+    when = "; ".join(f"{d}, commit {c}" for d, c in dict.fromkeys((s["date"], s["commit"]) for s in stamps))
     return (
         f"At the settings that all have in common `{first}` was the first to get {GOOD} of the held-out problems "
         f"right, after {reached:,.0f} samples{span}, at {settings}. The lowest accuracy at the end is {lowest:.2f}, "
         f"the smallest gain {least:.2f}.\n\n"
-        f"Measured {stamps[-1]['date']}, commit {stamps[-1]['commit']}, {stamps[-1]['machine']}; "
-        f"{stamps[-1]['versions']}. {minutes:.0f} minutes of one core, beside other work, for {len(entries)} presets."
+        f"Measured {when}, {stamps[-1]['machine']}; {stamps[-1]['versions']}. {minutes:.0f} minutes for "
+        f"{len(entries)} presets, {len(everything)} runs."
     )
 
 
@@ -134,6 +144,7 @@ def picture(entries: Mapping[str, dict], samples: int, path: Path) -> None:
 
 def write(
     entries: Mapping[str, dict],
+    others: Others,
     docs: Path,
     *,
     samples: int,
@@ -145,8 +156,8 @@ def write(
         return
     page = docs / "algorithms.md"
     for name, part in (
-        ("best", best(entries, samples, own)),
-        ("learning", table(entries, samples, own)),
+        ("best", best(entries, others, samples, own)),
+        ("learning", table(entries, others, samples, own)),
         ("settings", settings(common, own)),
     ):
         write_section(page, name, part)
