@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from groupwise.config import load_recipe
 from groupwise.models.small import write_small_model
+from groupwise.rewards.load import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +27,16 @@ def test_the_example_runs_as_printed(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "runs" / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_the_reward_is_one_and_the_built_in_ones_are_named():
+    program = next(block for block in BLOCKS if "def states_it" in block).removeprefix("python\n")
+    names: dict = {}
+    exec(compile(program, "README.md", "exec"), names)  # noqa: S102 - our own file
+    talk = [[{"role": "assistant", "content": "It is 24."}], "25"]
+    assert names["states_it"](prompts=["?"] * 2, completions=talk, answer=["24", "24"]) == [1.0, 0.0]
+    said = README[README.index("Built in are") : README.index("## A script")]
+    assert set(re.findall(r"`(\w+)`", said)) == set(BUILT_IN)
 
 
 def test_the_tree_names_every_room_and_no_other():

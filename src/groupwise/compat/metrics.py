@@ -28,7 +28,7 @@ ABSENT = {
     "aux_loss": "there is no loss for routers",
     "clip_ratio/low_min": "the least clipped sequence of a micro-batch: micro-batches are packed anew here",
     "clip_ratio/high_max": "the most clipped one, likewise",
-    "cispo_clip_ratio": "clip_ratio/high_mean counts what is stopped, whatever stops it",
+    "cispo_clip_ratio": "it keeps the gradient of every token, so that there is none that is stopped",
     "vespo/phi_seq_mean": "a weight that is its own explanation has no clip to count",
     "sampling/sampling_logp_difference/mean": "sampler and learner are one function; .../max is the gap that is left",
     "sampling/importance_sampling_ratio/min": "nothing is sampled by vLLM",
