@@ -45,13 +45,21 @@ def _fails(make: MakeDecoder, policy: Policy) -> str:
     with torch.inference_mode():
         expected_T, _ = policy.logprobs(trees)
         try:
-            decoded_T = torch.cat([_decoded(make(policy), tree) for tree in trees])
+            decoded_T = torch.cat([_tried(make(policy), tree) for tree in trees])
         except UnfitError as error:
             return str(error)
         except Exception as error:  # whatever a strange model raises on the probe, the answer is to fall back
             return f"its cache fails on the probe, {type(error).__name__}: {error}".splitlines()[0][:200]
     why = differs(decoded_T, expected_T, policy.dtype)
     return f"through its cache {why}" if why else ""
+
+
+def _tried(decoder: Decoder, tree: Tree) -> Tensor:
+    """See `_decoded`. What the decoder holds goes with it, not with whatever it hangs together with."""
+    try:
+        return _decoded(decoder, tree)
+    finally:
+        decoder.rest()
 
 
 def _decoded(decoder: Decoder, tree: Tree) -> Tensor:

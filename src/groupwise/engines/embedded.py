@@ -168,6 +168,7 @@ class EmbeddedEngine:
         # A decoder is kept from batch to batch with what it has recorded, as long as it is about the same tensors.
         made_for = (attention, self._policy.head, *map(id, self._policy.model.parameters()))
         if made_for != self._made_for:
+            self._decoder.rest()
             self._decoder, self._made_for = self._proven[attention](self._policy), made_for
         else:
             self._decoder.refresh()

@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from groupwise.engines.decoders import TrunkAndBranchDecoder
 from groupwise.engines.fused import UnfitError, check_copyable, is_silu, matrix_of
 from groupwise.engines.pages import PANEL, Pages, padded
+from groupwise.models.allocator import give_freed_memory_back
 from groupwise.models.compiled import library
 from groupwise.models.policy import Policy
 
 SOURCE = Path(__file__).with_name("native.c")
 LARGEST = 4 << 30
 """Bytes of weights up to which a copy is made. It is there while rollouts are sampled, when no gradients are."""
+_LARGE = 64 << 20
 _FIRST_POSITIONS = 256
 
 
@@ -121,8 +123,11 @@ class NativeDecoder(TrunkAndBranchDecoder):
 
     def rest(self) -> None:
         """See `Decoder`."""
+        held = sum(x.numel() * x.element_size() for x in self._held)
         self._held = []
         self._work = self._features = torch.empty(0)
+        if held > _LARGE:
+            give_freed_memory_back()
 
     def admit(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
         """See `Decoder`."""

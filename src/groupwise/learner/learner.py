@@ -19,7 +19,6 @@ from torch import Tensor
 
 from groupwise.config.sections import LearnerSection, OptimizerSection, ReferenceSection
 from groupwise.learner.algorithm import Algorithm
-from groupwise.learner.allocator import keep_freed_memory
 from groupwise.learner.coefficients import Coefficients
 from groupwise.learner.draws import draws_of
 from groupwise.learner.finite import OLD, NonFiniteError, blamed, check_groups, check_terms
@@ -32,6 +31,7 @@ from groupwise.learner.report import UpdateReport
 from groupwise.learner.scoring import Scorer, sampled
 from groupwise.learner.world import ALONE, World, weighing
 from groupwise.maths.whole import Whole
+from groupwise.models.allocator import keep_freed_memory
 from groupwise.models.policy import Policy
 from groupwise.models.reference import Reference
 from groupwise.models.scarce import is_out_of_memory

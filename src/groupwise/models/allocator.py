@@ -20,8 +20,19 @@ def keep_freed_memory() -> bool:
     """Whether this could be arranged; not where the environment says how to allocate, or where there is no glibc."""
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")) for name in os.environ):
         return False
-    if platform.libc_ver()[0] != "glibc":
+    if not _is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     accepted = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in _SETTINGS.items()]
     return accepted == [1, 1, 1]
+
+
+def give_freed_memory_back() -> None:
+    """All of it, to the kernel: worth it for what is large and will not be asked for again soon."""
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+
+
+@cache
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
