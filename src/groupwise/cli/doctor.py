@@ -56,7 +56,7 @@ class Doctor:
         typer.Option(metavar="RECIPE|RUN|MODEL", help="Prove that the gradient is the same however it is computed."),
     ] = None
     graders: Annotated[
-        int, typer.Option("--graders", min=0, help="Put so many hostile texts to the graders, such as 10000.")
+        int, typer.Option("--graders", min=0, max=10_000_000, help="Put so many hostile texts to the graders: 10000.")
     ] = 0
 
 

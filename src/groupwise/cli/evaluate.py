@@ -96,6 +96,6 @@ def _keep(folder: RunFolder, evaluation: Evaluation, about: Subject, overrides: 
     """Save it beside earlier ones, with what was evaluated and how."""
     from groupwise.runs.redaction import redact_arguments
 
-    steps = 0 if about.run is None else max((int(row["step"] or 0) for row in about.run.metrics.read()), default=0)
+    steps = 0 if about.run is None else max((int(row.get("step") or 0) for row in about.run.metrics.read()), default=0)
     what = {"model": about.loaded.recipe.model.id, "overrides": redact_arguments(overrides)}
     return folder.save_evaluation(steps, "eval", {**evaluation.result(), **what}, evaluation.answers)

@@ -51,6 +51,7 @@ EXAMPLES = {
     "task.environment": '"environment.py:make"',
     "task.difficulty": "1",
     "turns.tokens": "256",
+    "loops.tokens": "128",
     "problems.passing": "1.0",
     "guards.memory_gb": "16.0",
     "budgets.hours": "8.0",

@@ -35,13 +35,14 @@ class Asked:
     ] = None
     prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="One prompt.")] = None
     file: Annotated[Path | None, typer.Option(help="A file with a prompt a line, or of rows with a prompt.")] = None
-    n: Annotated[int, typer.Option("--n", "-n", metavar="N", min=1, help="Completions per prompt.")] = 1
+    n: Annotated[int, typer.Option("--n", "-n", metavar="N", min=1, max=100_000, help="Completions per prompt.")] = 1
     temperature: Annotated[
         float | None,
         typer.Option(metavar="T", min=0, help="0 takes the likeliest token; default as in training, or 1."),
     ] = None
     max_new_tokens: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Longest completion; default as in training, or 512.")
+        int | None,
+        typer.Option(metavar="N", min=1, max=10_000_000, help="Longest completion; unset: as in training, or 512."),
     ] = None
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same completions.")] = 0
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt; default as in training.")] = None

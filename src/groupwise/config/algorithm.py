@@ -91,7 +91,7 @@ class AlgorithmSection(Section):
 class LearnerSection(Section):
     """From groups to updates."""
 
-    passes: int = Field(default=1, ge=1)
+    passes: int = Field(default=1, ge=1, le=1000)
     """mu of the paper: passes over each batch of groups."""
     updates_per_batch: int = Field(default=1, ge=1)
     """Optimizer steps in each pass; the groups are divided among them."""

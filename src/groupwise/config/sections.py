@@ -25,9 +25,9 @@ class TrainSection(Section):
 
     steps: int = Field(default=200, ge=1)
     """Number of GRPO steps."""
-    prompts_per_step: int = Field(default=8, ge=1)
+    prompts_per_step: int = Field(default=8, ge=1, le=1_000_000)
     """Problems drawn for each step. Any number; there is no divisibility rule."""
-    group_size: int = Field(default=8, ge=2)
+    group_size: int = Field(default=8, ge=2, le=100_000)
     """G, completions per problem. A group of one has no mean to be compared with."""
 
 
@@ -81,7 +81,7 @@ class ReferenceSection(Section):
 class SamplingSection(Section):
     """How completions are drawn while training. Evaluation is greedy."""
 
-    max_new_tokens: int = Field(default=512, ge=1)
+    max_new_tokens: int = Field(default=512, ge=1, le=10_000_000)
     """Longest completion."""
     temperature: float = Field(default=1.0, gt=0)
     """Also divides the logits of the learner: one definition on both sides."""
@@ -116,7 +116,7 @@ class EvaluationSection(Section):
     """Held-out problems to use, at most."""
     pass_at: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list[int])
     """The k's of pass@k, such as [1, 4, 8]; empty: greedy only."""
-    samples: int = Field(default=8, ge=1)
+    samples: int = Field(default=8, ge=1, le=100_000)
     """Completions drawn per problem for pass@k, at the training temperature."""
     before: bool = True
     """Evaluate before the first step."""
@@ -129,7 +129,7 @@ class SftSection(Section):
     """Demonstrations: rows with `prompt` and `completion`. Unset: the task's own, if it has some."""
     steps: int = Field(default=200, ge=1)
     """Updates."""
-    rows_per_step: int = Field(default=32, ge=1)
+    rows_per_step: int = Field(default=32, ge=1, le=1_000_000)
     """Demonstrations in an update."""
 
 

@@ -41,9 +41,9 @@ class ArithmeticTask(TaskSection):
     """Numbers in a problem."""
     operations: list[Literal["+", "-"]] = Field(default=["+"], min_length=1)
     """Operations to draw from."""
-    train_size: int = Field(default=20_000, ge=1)
+    train_size: int = Field(default=20_000, ge=1, le=100_000_000)
     """Problems to train on."""
-    eval_size: int = Field(default=256, ge=1)
+    eval_size: int = Field(default=256, ge=1, le=100_000_000)
     """Held-out problems; none of them is ever trained on."""
     worked: float = Field(default=1.0, ge=0, le=1)
     """Share of the demonstrations that work the sum out; the others state the answer at once."""
@@ -158,9 +158,9 @@ class ReasoningGymTask(TaskSection):
     """Level of the library's own curriculum; unset: the set's defaults."""
     sets: list[GymSet] = Field(default_factory=list[GymSet])
     """Several sets, drawn by weight: `[{name = "maze"}, {name = "chain_sum", weight = 2}]`."""
-    train_size: int = Field(default=1000, ge=1)
+    train_size: int = Field(default=1000, ge=1, le=10_000_000)
     """Problems to train on, those left out that ask a held-out question."""
-    eval_size: int = Field(default=100, ge=1)
+    eval_size: int = Field(default=100, ge=1, le=10_000_000)
     """Held-out problems."""
 
 

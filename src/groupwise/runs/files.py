@@ -117,9 +117,12 @@ def _plain(value: Any) -> Any:
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return cast("dict[str, Any]", row) if isinstance(row, dict) else None
+    if not isinstance(row, dict):
+        return None
+    known = cast("dict[str, Any]", row)
+    return known if isinstance(known.get("step", 0), int) else None
 
 
 def _mend_end(path: Path) -> None:

@@ -55,6 +55,9 @@ from groupwise.types import Group
 
 Status: TypeAlias = Literal["running", "finished", "interrupted", "failed"]
 _FORMAT = 1
+_TEXTS = ("id", "status", "verb", "recipe_folder")
+_KINDS = {"format": int, "attempts": list, "versions": dict, **dict.fromkeys(_TEXTS, str)}
+"""Of what is read of `run.json` again; anybody may have edited it."""
 
 
 class RunFolder:
@@ -170,11 +173,15 @@ class RunFolder:
         """All of `run.json`."""
         try:
             facts: Any = json.loads(self._record.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"cannot read {self._record}: {error}") from error
         if not isinstance(facts, dict):
             raise RunError(f"{self._record} is not a record of a run")
-        return cast("dict[str, Any]", facts)
+        known = cast("dict[str, Any]", facts)
+        for name, kind in _KINDS.items():
+            if known.get(name) is not None and not isinstance(known[name], kind):
+                raise RunError(f"{self._record} was damaged: {name} is {safe_text(repr(known[name])[:80])}")
+        return known
 
     @property
     def status(self) -> str:
@@ -231,7 +238,8 @@ class RunFolder:
     def changes(self) -> list[str]:
         """The settings that were changed when the run was last taken up, in words."""
         attempts: Any = self.identity.get("attempts") or [{}]
-        return [str(change) for change in attempts[-1].get("changes", [])]
+        last = attempts[-1]
+        return [str(change) for change in last.get("changes") or []] if isinstance(last, dict) else []
 
     def rollouts(self, step: int) -> list[RolloutRow]:
         """The rollouts of a step."""

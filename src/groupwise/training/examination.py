@@ -52,7 +52,7 @@ class Examination:
 
     def take_up(self) -> None:
         """Compare with the first evaluation that is written down, as if it had been held just now."""
-        rows = self._of_training()
+        rows = [row for row in self._of_training() if row.get("answers")]
         if self._examiner is not None and rows:
             self._first = [answer.correct for answer in self._run.answers(rows[0]) if answer.greedy]
 
@@ -62,7 +62,7 @@ class Examination:
 
     def best_step(self) -> int | None:
         """The first step with the highest accuracy, or reward where there is none."""
-        scores = {int(row["step"]): row.get("accuracy", row.get("reward")) for row in self._of_training()}
+        scores = {int(row.get("step", 0)): row.get("accuracy", row.get("reward")) for row in self._of_training()}
         known = {step: score for step, score in scores.items() if step and score is not None}
         return max(known, key=lambda step: (known[step], -step), default=None)
 

@@ -62,7 +62,7 @@ def replay_step(run: RunFolder, step: int) -> Iterator[Compared]:
     if step not in steps:
         known = f"{steps[0]} to {steps[-1]}" if steps else "none"
         raise RunError(f"{run.path} has no rollouts of step {step}; it has those of the steps {known}")
-    rows = {int(row["step"] or 0): row for row in run.metrics.read()}
+    rows = {int(row.get("step") or 0): row for row in run.metrics.read()}
     parts = _parts(run)
     recorded = _groups(run.rollouts(step), parts)
     kept = _selected(run.rollouts(step))

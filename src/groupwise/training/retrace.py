@@ -66,5 +66,5 @@ def retrace(
 def slowed(run: RunFolder, step: int) -> float:
     """The share of the learning rate at which this step was learnt: below 1 once an alarm took the run back."""
     rows = [row for row in read_rows(run.path / "alarms.jsonl") if row.get("alarm") == "roll_back"]
-    rates = [float(row["evidence"]["learning_rate"]) for row in rows if int(row["step"]) < step]
+    rates = [float(row["evidence"]["learning_rate"]) for row in rows if int(row.get("step", 0)) < step]
     return rates[-1] if rates else 1.0

@@ -44,7 +44,7 @@ class Watch:
         self._section, self._file, self._tell = section, file, tell
         self._detectors = detectors_of(section.off, section.settings)
         detectors_of(section.act_on, {})  # a name that there is not
-        self._told = {str(row["alarm"]): int(row["step"]) for row in read_rows(file)}
+        self._told = {str(row.get("alarm")): int(row.get("step", 0)) for row in read_rows(file)}
 
     def after_step(
         self, steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], groups: Sequence[Group] = ()
