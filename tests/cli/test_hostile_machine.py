@@ -1,4 +1,4 @@
-"""Names that no disk takes, words that are no text, counts without end, a full disk: each is one message and exit code 1."""
+"""Names that no disk takes, words that are no text, counts without end, a full disk: one message, exit code 1."""
 
 import subprocess
 import sys
