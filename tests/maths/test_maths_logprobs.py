@@ -10,6 +10,7 @@ from torch import nn, tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from groupwise.maths import logprobs
 from groupwise.maths.logprobs import chunked_logprobs
 
 # ruff: noqa: N806 - axis letters
@@ -395,3 +396,20 @@ def test_features_that_are_logits_already_are_not_doubled():
     assert kept <= 160 + 4 * 8
     equal(logits_T.grad.sum(-1), torch.zeros(160, dtype=torch.float64))
     assert (logits_T.grad[:, 0] > 0).all()
+
+
+def test_a_large_vocabulary_makes_chunks_shorter(monkeypatch):
+    hidden_T, targets_T = torch.randn(300, 2), torch.zeros(300, dtype=torch.long)
+    asked = []
+
+    def head(hidden):
+        asked.append(len(hidden))
+        return hidden.new_zeros(len(hidden), 10)
+
+    monkeypatch.setattr(logprobs, "LOGITS", 1000)
+    found, _ = chunked_logprobs(hidden_T, targets_T, head, temperature=1.0, chunk=250)
+    assert asked == [0, 100, 100, 100]
+    assert found == pytest.approx([-math.log(10)] * 300)
+    monkeypatch.setattr(logprobs, "LOGITS", 10)
+    chunked_logprobs(hidden_T, targets_T, head, temperature=1.0, chunk=250)
+    assert asked[4:] == [0, 60, 60, 60, 60, 60], "never shorter than FEWEST, all of about one size"

@@ -27,6 +27,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+LOGITS = 1 << 26
+"""Logits of a chunk at most, 256 MB in fp32: a vocabulary of 151,936 has chunks of 441 tokens, ..."""
+FEWEST = 64
+"""... but no vocabulary makes them shorter than this."""
+
 Head: TypeAlias = Callable[[Tensor], Tensor]
 """Features [C, hidden] -> logits [C, V]. Any callable whose rows do not look at each other."""
 
@@ -68,6 +73,7 @@ def chunked_logprobs(
 
     # No rows cost nothing, and show whether the head is trained and how wide its logits are.
     probe = head(hidden_T.detach()[:0])
+    chunk = min(chunk, max(LOGITS // max(probe.shape[1], 1), FEWEST))
     if not (torch.is_grad_enabled() and (hidden_T.requires_grad or probe.requires_grad)):
         return _joined([score(*piece, entropy) for piece in _pieces(hidden_T, targets_T, chunk)])
     # Features as wide as the logits come from a model whose head could not be told apart: then [T, H] is not small.
