@@ -18,7 +18,7 @@ def test_a_recipe_that_is_fine(groupwise, recipe):
     assert ended.code == 0, ended.err
     by, rows = findings(ended)
     assert list(dict.fromkeys(about for about, _, _ in rows)) == [
-        *["recipe", "data", "prompt", "rewards", "memory", "disk", "time", "baseline"]
+        *["recipe", "data", "prompt", "gold", "rewards", "memory", "disk", "time", "baseline"]
     ]
     parts = by["memory", "ok"]["values"]["parts"]
     assert {
@@ -33,7 +33,9 @@ def test_a_recipe_that_is_fine(groupwise, recipe):
     } <= {*parts}
     assert parts["optimizer"] == 2 * parts["gradients"]
     assert by["memory", "ok"]["values"]["peak"] == sum(parts.values())
-    assert by["rewards", "ok"]["values"]["gold"] > by["rewards", "ok"]["values"]["an empty answer"]
+    values = by["rewards", "ok"]["values"]
+    assert values["gold"] > max(values["null"].values()) > values["null"]["empty"]
+    assert by["gold", "ok"]["values"]["share"] == 1.0
     assert 0 < by["time", "ok"]["values"]["step"] < 30
     baseline = next(f for (about, _), f in by.items() if about == "baseline")
     assert baseline["values"]["verdict"] in ("learnable", "too hard", "already solved")
@@ -84,7 +86,8 @@ def test_a_reward_for_nothing_is_said(groupwise, recipe):
     Path("reward.py").write_text("def kind(completions, **kwargs):\n    return [1.0] * len(completions)\n")
     ended = groupwise("check", rows_recipe(recipe, ROWS, reward="reward.py:kind"), "--quick")
     assert ended.code == 0
-    assert "an empty answer is rewarded as a right answer is" in ended.out
+    assert "kind pays the null policy 'empty' up to 1: ''" in ended.out
+    assert "which is what a right answer gets (1)" in ended.out
     assert "a right answer is not worth more than doing nothing" in ended.out
 
 
@@ -93,6 +96,64 @@ def test_a_reward_that_fails_is_an_error(groupwise, recipe):
     ended = groupwise("check", rows_recipe(recipe, ROWS, reward="reward.py:broken"), "--quick")
     assert ended.code == 1
     assert "broken" in ended.out and "ZeroDivisionError" in ended.out
+
+
+def test_every_bad_row_is_named_although_the_run_would_stop_at_the_first(groupwise, recipe):
+    bad = [*ROWS[:2], {"answer": "1"}, {"prompt": "x\ud800", "answer": "1"}, {"prompt": "9+9=", "answer": None}]
+    ended = groupwise("check", rows_recipe(recipe, bad), "--quick", "--json")
+    assert ended.code == 1
+    told = [f for f in json.loads(ended.out)["findings"] if f["about"] == "rows"]
+    assert told[0]["text"] == "train: 5 rows, 3 become problems"
+    places = [(f["level"], f["values"]["row"], f["values"]["column"]) for f in told[1:]]
+    assert places == [
+        ("error", 2, "prompt"),
+        ("error", 3, "prompt"),
+        ("warning", 2, "prompt"),
+        ("warning", 4, "answer"),
+    ]
+    assert all(f["cure"] for f in told[1:])
+
+
+def test_rows_of_other_kinds_are_looked_through_as_their_task_reads_them(groupwise, recipe):
+    rows = [
+        {"question": "2+2?", "choices": ["3", "4"], "answer": 1},
+        {"question": "2+3?", "choices": ["5"], "answer": 0},
+    ]
+    recipe = rows_recipe(recipe, rows)
+    recipe.write_text(recipe.read_text().replace('kind = "dataset"', 'kind = "choice"'))
+    ended = groupwise("check", recipe, "--quick")
+    assert ended.code == 1
+    assert "train: 2 rows, 1 become problems" in ended.out and "row 1, column 'prompt'" in ended.out
+    assert "has 1 choices" in ended.out
+
+
+ECHO = """
+from groupwise.tasks import Reply, Task, world_of
+from groupwise.types import Problem
+
+class Echo:
+    async def reset(self, problem):
+        self.turn = 0
+    async def step(self, said):
+        self.turn += 1
+        return Reply(done=True, reward=1.0) if self.turn == 2 and not said else Reply.of("go on")
+
+def task():
+    problems = [Problem(f"p{i}", "say", {"n": i}) for i in range(6)]
+    return Task("echo", problems[:4], problems[4:], environment=world_of(Echo))
+"""
+
+
+def test_a_conversation_is_held_to_see_what_an_environment_pays(groupwise, recipe):
+    Path("echo.py").write_text(ECHO)
+    recipe = rows_recipe(recipe, ROWS)
+    head, _, rest = recipe.read_text().partition("[task]")
+    rest = rest.partition("[train]")[2]
+    recipe.write_text(f'{head}[task]\nkind = "file"\npath = "echo.py:task"\n[train]{rest}')
+    ended = groupwise("check", recipe, "--quick")
+    assert ended.code == 0, ended.out + ended.err
+    assert "Echo pays the null policy 'empty' up to 1: ''" in ended.out
+    assert "copies" not in ended.out, "their columns differ, and an environment sees those"
 
 
 def test_the_same_split_twice_is_said(groupwise, recipe):

@@ -1,6 +1,6 @@
 """`groupwise check recipe.toml [a.b=c ...]`: everything about a run that can be known before it.
 
-Recipe, data, prompts, rewards, memory, disk; then, unless `--quick`, one step for its time and the base model's own
+Recipe, rows, data, prompts, rewards, memory, disk; then, unless `--quick`, one step for its time and the base model's own
 answers, with a verdict. Nothing is written. The step is a real one: a few minutes for a large model.
 """
 
@@ -47,8 +47,10 @@ def found(options: Check) -> Iterator[Finding]:
         loaded = load_recipe(options.recipe, options.overrides or [])
         count = sum(origin != "default" for origin in loaded.origins.values())
         yield Finding("recipe", "ok", f"{options.recipe}: {count} settings given, the others by default")
+        from groupwise.cli.check_rows import rows
         from groupwise.training.trainer import Trainer
 
+        yield from rows(loaded)
         trainer = Trainer.from_recipe(loaded)
         _ = trainer.parts
     except GroupwiseError as error:
@@ -65,8 +67,9 @@ def found(options: Check) -> Iterator[Finding]:
 
 def of_parts(trainer: Trainer) -> Iterator[Finding]:
     """What is cheap to know once everything is loaded."""
-    from groupwise.cli.check_data import data, prompt, rewards
+    from groupwise.cli.check_data import data, prompt
     from groupwise.cli.check_plan import disk, memory
+    from groupwise.cli.check_rewards import rewards
 
     for look in (data, prompt, rewards, memory, disk):
         yield from look(trainer.parts)

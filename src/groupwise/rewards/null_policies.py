@@ -17,9 +17,10 @@ A reward that pays one of them as much as it pays a right answer will be paid by
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TypeAlias
 
 from groupwise.rewards.contract import Answers, RewardFunction
 from groupwise.rewards.grading import grade
@@ -89,23 +90,23 @@ def _said(message: Mapping[str, object]) -> str:
     return content if isinstance(content, str) else json.dumps(content, default=str)
 
 
+AnswersOf: TypeAlias = Callable[[Sequence[Problem], Sequence[str]], Awaitable[Answers]]
+"""From problems and what is said to each of them to the batch that is graded."""
+
+
 async def null_scores(
-    rewards: Sequence[RewardFunction], problems: Sequence[Problem], *, limit: int = _PROBLEMS
+    rewards: Sequence[RewardFunction],
+    problems: Sequence[Problem],
+    *,
+    limit: int = _PROBLEMS,
+    answers_of: AnswersOf | None = None,
 ) -> list[NullScore]:
     """What every null policy earns from every function, on the first problems. What cannot be graded is left out."""
     some = list(problems[:limit])
     scores: list[NullScore] = []
-    names = list(dict.fromkeys(name for problem in some for name in problem.columns))
     for policy, complete in null_policies(problems).items():
         completions = [complete(problem) for problem in some]
-        answers = Answers(
-            prompts=[problem.prompt for problem in some],
-            completions=completions,
-            completion_ids=[list(range(len(text.split()) + 1)) for text in completions],
-            finish_reasons=["stop" for _ in some],
-            columns={name: [problem.columns.get(name) for problem in some] for name in names},
-        )
-        grades = await grade(rewards, answers)
+        grades = await grade(rewards, await (answers_of or _in_one_turn)(some, completions))
         for function in grades[0].parts if grades else ():
             parts = [(part, row) for row, g in enumerate(grades) if (part := g.parts[function]) is not None]
             if parts:
@@ -113,3 +114,14 @@ async def null_scores(
                 mean = fmean(part for part, _ in parts)
                 scores.append(NullScore(policy, function, mean, best, ascii(completions[row][:120])[1:-1], len(parts)))
     return scores
+
+
+async def _in_one_turn(problems: Sequence[Problem], completions: Sequence[str]) -> Answers:
+    names = list(dict.fromkeys(name for problem in problems for name in problem.columns))
+    return Answers(
+        prompts=[problem.prompt for problem in problems],
+        completions=completions,
+        completion_ids=[list(range(len(text.split()) + 1)) for text in completions],
+        finish_reasons=["stop" for _ in problems],
+        columns={name: [problem.columns.get(name) for problem in problems] for name in names},
+    )

@@ -33,7 +33,7 @@ def boxed(
 
     Example: `boxed("HuggingFaceH4/MATH-500", train_split="test", hold_out=100, system_prompt="default")`
     """
-    task = dataset(path, folder=folder, seed=seed, convert=_row, **settings)
+    task = dataset(path, folder=folder, seed=seed, convert=to_row, **settings)
     return replace(
         task,
         rewards=(as_reward(correctness, settings={"extract": "boxed", "exact": 1.0, "numeric": 1.0}),),
@@ -43,7 +43,8 @@ def boxed(
     )
 
 
-def _row(row: Row, where: str) -> Mapping[str, Any]:
+def to_row(row: Row, where: str) -> Mapping[str, Any]:
+    """A row of MATH and its like, as `rows` has them."""
     question = next((row[name] for name in ("prompt", "problem", "question") if name in row), None)
     if not isinstance(question, str):
         raise TaskError(

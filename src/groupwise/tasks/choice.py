@@ -45,7 +45,7 @@ def choice(
 
     Example: `choice("allenai/ai2_arc", name="ARC-Easy", eval_split="test", shuffle=True, system_prompt="default")`
     """
-    task = dataset(path, folder=folder, seed=seed, convert=_converter(seed if shuffle else None), **settings)
+    task = dataset(path, folder=folder, seed=seed, convert=converter(seed if shuffle else None), **settings)
     return replace(
         task,
         rewards=(as_reward(right_letter),),
@@ -73,7 +73,9 @@ def letter_of(text: str, choices: Sequence[str]) -> str | None:
     return LETTERS[same[0]] if len(same) == 1 else None
 
 
-def _converter(seed: int | None) -> Callable[[Row, str], Mapping[str, Any]]:
+def converter(seed: int | None) -> Callable[[Row, str], Mapping[str, Any]]:
+    """From a row of any of these data sets to one that `rows` takes; `seed`: shuffle the choices by it."""
+
     def convert(row: Row, where: str) -> Mapping[str, Any]:
         question = row.get("question", row.get("prompt"))
         if not isinstance(question, str):

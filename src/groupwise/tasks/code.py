@@ -37,7 +37,7 @@ def code(path: str, *, folder: Path = Path(), seed: int = 0, system_prompt: str 
 
     Example: `code("mbpp.jsonl", hold_out=50, system_prompt="default")`
     """
-    task = dataset(path, folder=folder, seed=seed, convert=_row, **settings)
+    task = dataset(path, folder=folder, seed=seed, convert=to_row, **settings)
     problems = [*task.train, *task.held_out]
     solved = all(isinstance(problem.columns.get("solution"), str) for problem in problems)
     return replace(
@@ -54,7 +54,8 @@ def _rewards(problem: Problem) -> tuple[RewardFunction, ...]:
     return (load_reward(name),) if name in BUILT_IN else ()
 
 
-def _row(row: Row, where: str) -> Mapping[str, Any]:
+def to_row(row: Row, where: str) -> Mapping[str, Any]:
+    """A row in any of these shapes, as `rows` has them."""
     prompt = next((row[name] for name in _PROMPTS if row.get(name)), None)
     if not isinstance(prompt, str):
         raise TaskError(

@@ -75,11 +75,13 @@ def demonstrate(problem: Problem) -> str:
 
 def _converted(source: Source, split: str) -> list[dict[str, Any]]:
     return [
-        _row(row, f"{source.path}, split {split!r}, row {index}") for index, row in enumerate(read_split(source, split))
+        to_row(row, f"{source.path}, split {split!r}, row {index}")
+        for index, row in enumerate(read_split(source, split))
     ]
 
 
-def _row(row: Row, where: str) -> dict[str, Any]:
+def to_row(row: Row, where: str) -> dict[str, Any]:
+    """The table above."""
     for column in ("question", "answer"):
         if not isinstance(row.get(column), str):
             raise TaskError(f"{where} has no text in the column {column!r}; it has {', '.join(row) or 'no columns'}")

@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from groupwise.errors import TaskError
 from groupwise.rewards import RESERVED
-from groupwise.tasks.rows import to_problem
+from groupwise.tasks.dataset import Convert
+from groupwise.tasks.rows import renamed, to_problem
 
 LARGE_CELL = 1 << 20
 """Characters (or bytes) above which a cell is called large."""
@@ -57,8 +58,9 @@ class _Seen:
     cells: list[dict[str, tuple[str, str]]] = field(default_factory=list["dict[str, tuple[str, str]]"])
 
 
-def survey(rows: Iterable[Any], columns: Mapping[str, str] | None = None) -> Survey:
-    """Every row is looked at once; `columns` renames as `task.columns` does. What is kept of a row is a few words.
+def survey(rows: Iterable[Any], columns: Mapping[str, str] | None = None, convert: Convert | None = None) -> Survey:
+    """Every row is looked at once; `columns` renames as `task.columns` does, `convert` is what the kind of task makes
+    of a row. What is kept of a row is a few words.
 
     Example: `for issue in survey(read_file(Path("rows.jsonl"))).issues: print(issue)`
     """
@@ -70,7 +72,7 @@ def survey(rows: Iterable[Any], columns: Mapping[str, str] | None = None) -> Sur
             seen.cells.append({})
             continue
         named = cast("Mapping[str, Any]", row)
-        fatal = list(_unusable(named, index, columns or {}))
+        fatal = list(_unusable(named, index, columns or {}, convert))
         found.issues += [*fatal, *_odd(named, index, columns or {}, seen)]
         found.good += not fatal
     if not found.rows:
@@ -88,13 +90,17 @@ def excerpt(value: Any) -> str:
     return ascii(value)[:_SHOWN] if not isinstance(value, list | tuple | dict) else ascii(value)[: 2 * _SHOWN]
 
 
-def _unusable(row: Mapping[str, Any], index: int, columns: Mapping[str, str]) -> Iterator[Issue]:
+def _unusable(
+    row: Mapping[str, Any], index: int, columns: Mapping[str, str], convert: Convert | None
+) -> Iterator[Issue]:
     """What `to_problems` would stop at."""
-    for name in sorted(RESERVED & row.keys() - set(columns.values())):
+    for name in sorted(RESERVED & row.keys() - set(columns.values())) if convert is None else ():
         cure = f'Rename it: task.columns = {{my_{name} = "{name}"}}'
         yield Issue(index, name, excerpt(row[name]), "reward functions are given something else by that name", cure)
         return
     try:
+        if convert is not None:
+            row, columns = convert(renamed(row, columns, f"row {index}"), f"row {index}"), {}
         to_problem(row, index, "", columns)
     except TaskError as error:
         column = next((name for name in row if f"column {name!r}" in str(error)), columns.get("prompt", "prompt"))
