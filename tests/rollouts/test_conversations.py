@@ -179,7 +179,7 @@ def test_an_observation_of_the_reset_belongs_to_the_branch_where_it_differs():
     assert same.prompt_ids == ids_of("Go: Now")
 
 
-@pytest.mark.parametrize("where", ["reset", "step", "late"])
+@pytest.mark.parametrize("where", ["reset", "step", "late", "exit", "no reply"])
 def test_an_environment_that_fails_leaves_its_rollout_without_a_grade(where):
     class Failing(Countdown):
         async def reset(self, problem):
@@ -189,6 +189,10 @@ def test_an_environment_that_fails_leaves_its_rollout_without_a_grade(where):
         async def step(self, said):
             if where == "late":
                 await asyncio.sleep(60)
+            if where == "exit":
+                raise SystemExit(3)
+            if where == "no reply":
+                return "higher"
             raise OSError("gone")
 
     turn = ([*ids_of("one"), EOS], "stop")
@@ -198,6 +202,16 @@ def test_an_environment_that_fails_leaves_its_rollout_without_a_grade(where):
         assert rollout.reward is None
         assert not rollout.trains
         assert rollout.completion.failure.startswith(f"Failing.{'reset' if where == 'reset' else 'step'}: ")
+
+
+def test_half_characters_of_an_environment_reach_no_tokenizer():
+    class Torn(Countdown):
+        async def step(self, said):
+            return Reply.of("go \ud800on")
+
+    turn = ([*ids_of("one"), EOS], "stop")
+    group = talked(Scripted(turn, turn), world_of(Torn), n=1, turns=2)
+    assert group.rollouts[0].completion.messages[1]["content"] == "go ?on"
 
 
 def test_tools_are_shown_called_and_answered():

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from typing import Literal
 
@@ -131,6 +132,44 @@ def test_calls_are_checked_run_and_answered():
     assert said(box, call("add", a=1) + call("add", a=2)) == (["2", "3"], False)
     assert said(box, "The answer is 5.") == ([], True)
     assert (box.calls, box.failures) == (11, 5)
+
+
+class Mute(Exception):  # noqa: N818
+    def __str__(self):
+        raise ValueError("not even this")
+
+
+def test_nothing_that_a_tool_does_ends_the_run_or_holds_it_up():
+    def leaves() -> str:
+        """Exit."""
+        raise SystemExit(3)
+
+    def mute() -> str:
+        """Raise what cannot be shown."""
+        raise Mute
+
+    def half() -> str:
+        """Half characters, many."""
+        raise ValueError("\ud800" * 100_000)
+
+    def hangs() -> str:
+        """Wait for ever."""
+        threading.Event().wait()
+        return ""
+
+    box = ToolBox([Tool.of(function) for function in (add, leaves, mute, half, hangs)])
+    assert said(box, call("leaves")) == (["error: RuntimeError: SystemExit: 3"], False)
+    assert said(box, call("mute")) == (["error: Mute"], False)
+    (told,), _ = said(box, call("half"))
+    assert told.isascii() and len(told) < 8100
+    box.seconds = 0.05
+    started = time.monotonic()
+    for _ in range(40):  # more than any pool has threads
+        assert said(box, call("hangs")) == (["error: TimeoutError: hangs gave no result within 0.05 s"], False)
+    assert said(box, call("add", a=1)) == (["2"], False)
+    assert time.monotonic() - started < 20
+    many, _ = said(box, call("add", a=1) * 1000)
+    assert len(many) == 32
 
 
 class Counter:

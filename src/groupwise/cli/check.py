@@ -1,7 +1,7 @@
 """`groupwise check recipe.toml [a.b=c ...]`: everything about a run that can be known before it.
 
-Recipe, rows, data, prompts, rewards, memory, disk; then, unless `--quick`, one step for its time and the base model's own
-answers, with a verdict. Nothing is written. The step is a real one: a few minutes for a large model.
+Recipe, rows, data, prompts, rewards, memory, disk; then, unless `--quick`, one step for its time and the base model's
+own answers, with a verdict. Nothing is written. The step is a real one: a few minutes for a large model.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from groupwise.engines.engine import Engine
 from groupwise.errors import EngineError
 from groupwise.rollouts.dialogue import Dialogue
-from groupwise.tasks.environments import Environment, Hosted, Reply, World
+from groupwise.tasks.environments import Environment, Hosted, Reply, ToolBox, World, as_failure, clean
 from groupwise.types import Completion, FinishReason, Group, Message, Problem, Prompt, Rollout, Sampling
 
 
@@ -109,12 +109,13 @@ class Conversations:
         # Whoever runs out of turns or tokens has earned what there was until then, and be it nothing.
         branch.earned = 0.0 if self.world.earns else None
         try:
-            said = await asyncio.wait_for(environment.reset(problem), self.limits.seconds)
+            if isinstance(environment, ToolBox):
+                environment.seconds = 0.9 * self.limits.seconds
+            said = await asyncio.wait_for(as_failure(environment.reset(problem)), self.limits.seconds)
+            if said is not None:
+                branch.prompt_ids = self.dialogue.prompt_ids(_with(prompt, said))
         except Exception as error:  # whatever an environment raises: nobody's answer is to blame
             branch.failure = f"{self.world.name}.reset: {_told(error)}"
-            return branch
-        if said is not None:
-            branch.prompt_ids = self.dialogue.prompt_ids(_with(prompt, said))
         return branch
 
     async def _together(self, prompt_ids: tuple[int, ...], branches: Sequence[_Branch], sampling: Sampling) -> None:
@@ -161,7 +162,8 @@ class Conversations:
         if drawn.finish_reason != "stop":
             return None  # a turn that was cut off says nothing
         try:
-            reply = await asyncio.wait_for(branch.environment.step(drawn.text), self.limits.seconds)
+            reply = await asyncio.wait_for(as_failure(branch.environment.step(drawn.text)), self.limits.seconds)
+            reply = _checked(reply)
         except Exception as error:  # as above
             branch.failure = f"{self.world.name}.step: {_told(error)}"
             return None
@@ -173,9 +175,16 @@ class Conversations:
         """The reward for the whole conversation, where the environment gives one."""
         if isinstance(branch.environment, Hosted) and not branch.failure:
             try:
-                branch.earned = await asyncio.wait_for(branch.environment.reward(), self.limits.seconds)
+                branch.earned = await asyncio.wait_for(as_failure(branch.environment.reward()), self.limits.seconds)
             except Exception as error:  # as above
                 branch.failure = f"{self.world.name}.get_reward: {_told(error)}"
+
+
+def _checked(reply: object) -> Reply:
+    """The reply, its texts without half characters, which no tokenizer takes."""
+    if not isinstance(reply, Reply):
+        raise TypeError(f"step returned a {type(reply).__name__}, not a Reply")
+    return replace(reply, messages=tuple({**m, "content": clean(str(m["content"]), None)} for m in reply.messages))
 
 
 def _turn_seed(seed: int, turn: int) -> int:

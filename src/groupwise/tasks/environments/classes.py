@@ -6,13 +6,13 @@ tool; `get_reward()`, where there is one, grades the whole conversation. All of 
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 from groupwise.errors import TaskError
 from groupwise.tasks.environments.environment import Environment, Reply, World
+from groupwise.tasks.environments.patience import patiently
 from groupwise.tasks.environments.tools import Tool, ToolBox
 from groupwise.types import Problem
 
@@ -56,9 +56,7 @@ class Hosted(ToolBox):
 
 
 async def _called(function: Callable[..., Any], **given: Any) -> Any:
-    if inspect.iscoroutinefunction(function):
-        return await function(**given)
-    return await asyncio.to_thread(function, **given)
+    return await patiently(function, given)
 
 
 def methods_of(host: object) -> list[Callable[..., Any]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -29,10 +30,14 @@ from groupwise.errors import TaskError
 from groupwise.rewards import name_of
 from groupwise.tasks.environments.calls import Broken, Call, calls_in
 from groupwise.tasks.environments.environment import Environment, Reply, World
+from groupwise.tasks.environments.patience import patiently
 from groupwise.types import Message, Problem
 
 LONGEST_RESULT = 8000
 """Characters of a result that the model gets to see."""
+
+MOST_CALLS = 32
+"""Calls of one turn that are answered; who writes more hears nothing of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +68,19 @@ class Tool:
         model = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
         return cls(schema["function"]["name"], function, schema, TypeAdapter(model))
 
-    async def call(self, arguments: Mapping[str, Any]) -> str:
-        """The result as text, or what was wrong, as `error: ...`."""
+    async def call(self, arguments: Mapping[str, Any], seconds: float | None = None) -> str:
+        """The result as text, or what was wrong, as `error: ...`; also that there was none in so many seconds."""
         try:
             checked = self.arguments.validate_python(dict(arguments))
         except ValidationError as error:
-            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            return f"error: {self.name}: {told}"
-        given = dict(vars(checked))
+            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+            return clean(f"error: {self.name}: {told}")
         try:
-            if inspect.iscoroutinefunction(self.function):
-                result = await self.function(**given)
-            else:
-                # A thread of its own, for a tool that waits holds nobody else up.
-                result = await asyncio.to_thread(self.function, **given)
+            return spelled(await asyncio.wait_for(patiently(self.function, dict(vars(checked))), seconds))
+        except TimeoutError:
+            return f"error: TimeoutError: {self.name} gave no result within {seconds:.2g} s"
         except Exception as error:  # what a tool raises is an answer, too
-            return f"error: {type(error).__name__}: {error}"
-        return spelled(result)
+            return f"error: {_told(error)}"
 
 
 def spelled(result: Any) -> str:
@@ -88,8 +89,20 @@ def spelled(result: Any) -> str:
         text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
     except (ValueError, TypeError, RecursionError):
         text = str(result)
-    text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= LONGEST_RESULT else f"{text[:LONGEST_RESULT]}... ({len(text)} characters)"
+    return clean(text)
+
+
+def clean(text: str, longest: int | None = LONGEST_RESULT) -> str:
+    """Without half characters, which no tokenizer takes, and not longer than a model can read."""
+    shown = text[:longest].encode("utf-8", "replace").decode()
+    return shown if len(shown) == len(text) else f"{shown}... ({len(text)} characters)"
+
+
+def _told(error: Exception) -> str:
+    try:
+        return clean(f"{type(error).__name__}: {error}")
+    except Exception:  # an exception that cannot even be shown
+        return type(error).__name__
 
 
 class ToolBox(Environment):
@@ -100,6 +113,8 @@ class ToolBox(Environment):
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         self._tools = {tool.name: tool for tool in tools}
+        self.seconds = 50.0
+        """For all calls of a turn together: what is late is told to the model, as all that goes wrong."""
         self.calls = 0
         self.failures = 0
 
@@ -111,17 +126,18 @@ class ToolBox(Environment):
     async def step(self, said: str) -> Reply:
         """One `tool` message for each call."""
         calls = calls_in(said)
-        return Reply(tuple([await self._answer(call) for call in calls]), done=not calls)
+        until = time.monotonic() + self.seconds
+        return Reply(tuple([await self._answer(call, until) for call in calls[:MOST_CALLS]]), done=not calls)
 
-    async def _answer(self, call: Call | Broken) -> Message:
+    async def _answer(self, call: Call | Broken, until: float) -> Message:
         self.calls += 1
         name = "unknown" if isinstance(call, Broken) else call.name
         if isinstance(call, Broken):
             content = f"error: {call.why}"
         elif call.name not in self._tools:
-            content = f"error: there is no tool {call.name!r}. There are: {', '.join(self._tools)}"
+            content = f"error: there is no tool {call.name[:80]!a}. There are: {', '.join(self._tools)}"
         else:
-            content = await self._tools[call.name].call(call.arguments)
+            content = await self._tools[call.name].call(call.arguments, max(until - time.monotonic(), 0.01))
         self.failures += content.startswith("error: ")
         return {"role": "tool", "name": name, "content": content}
 
