@@ -72,8 +72,9 @@ OWN: dict[str, tuple[dict[str, object], str]] = {
 def warm_start() -> Path:
     """The folder of the model that all presets start from."""
     if not (FOLDER / "warm-start" / "model" / "config.json").is_file():
-        shutil.rmtree(FOLDER, ignore_errors=True)
-        write_untrained(FOLDER / "untrained", seed=0)
+        if not (FOLDER / "warm-start").is_dir():  # one that was interrupted goes on where it was
+            shutil.rmtree(FOLDER, ignore_errors=True)
+            write_untrained(FOLDER / "untrained", seed=0)
         settings = [f'model.id="{FOLDER}/untrained"', f'run.folder="{FOLDER}"', "run.name=warm-start", "seed=0"]
         quietly(lambda: Trainer.from_recipe(load_recipe(RECIPES / "demo_warm_start.toml", settings)).sft())
     return FOLDER / "warm-start" / "model"
