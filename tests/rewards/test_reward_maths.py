@@ -2,12 +2,13 @@
 
 import json
 import time
+from asyncio import run
 from pathlib import Path
 
 import pytest
 
 from groupwise.errors import RewardError
-from groupwise.rewards import Unknown, Wrong, as_reward, hash_answer, is_right_maths
+from groupwise.rewards import Answers, RewardFunction, Unknown, Wrong, as_reward, grade, hash_answer, is_right_maths
 from groupwise.rewards.isolated.items import Done, Items
 from groupwise.rewards.maths import verify
 from groupwise.rewards.maths.bounds import too_large
@@ -205,3 +206,19 @@ def test_the_process_that_forks_may_die_too(items):
     results = items.map([["ok", 1]] * 3)
     assert all(isinstance(result, Done | Unknown) for result in results)
     assert all(isinstance(result, Done) for result in items.map([["ok", 1]] * 3))
+
+
+def test_many_slow_texts_together_are_no_function_that_hangs(items):
+    """12 times 0.3 s in two processes take longer than the deadline, and each of them is in time."""
+
+    def checked(completions):
+        return items.map([[text, 0] for text in completions], lambda row: completions[row])
+
+    rows = Answers(["p"] * 12, ["spin"] * 12, [(1,)] * 12, ["stop"] * 12)
+    assert {one.outcome for one in run(grade([RewardFunction("checked", checked, deadline=1.5)], rows))} == {"wrong"}
+
+
+def test_maths_says_which_rows_its_parser_is_done_with():
+    pairs, heard = [("5", "5"), (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}"), (None, "x")], []
+    assert verdicts(pairs, heard=heard.append)[0] == "exact"
+    assert heard == ([1] if verify._available("auto") else [])

@@ -52,7 +52,9 @@ def regex(
         re.compile(asked)
     except re.error as error:
         raise RewardError(f"reward 'regex': pattern = {pattern!r} is no regular expression: {error}") from error
-    return _marks(_checker("searched").map([[asked, text] for text in texts]), score, wrong)
+    return _marks(
+        _checker("searched").map([[asked, text] for text in texts], lambda row: completions[row]), score, wrong
+    )
 
 
 def json_schema(
@@ -78,7 +80,7 @@ def json_schema(
         except Exception as error:
             raise RewardError(f"reward 'json_schema': schema is no JSON schema: {str(error)[:300]}") from error
     texts = [_part(text_of(completion), where) for completion in completions]
-    return _marks(_checker("fits").map([[schema, text] for text in texts]), score, wrong)
+    return _marks(_checker("fits").map([[schema, text] for text in texts], lambda row: completions[row]), score, wrong)
 
 
 def _part(text: str, where: str) -> str:

@@ -4,9 +4,10 @@
     verifier.map([["1/2", "0.5"], ["x", "y"]])       # [Done(True), Done(False)]
 
 One text at a time in each process, so nothing waits behind a bad one but its own process. What uses up its CPU time is
-stopped by the kernel; what waits is killed after thrice that time on the wall. A process that is gone is back within
-milliseconds, for it is forked from one that has imported everything: as many bad texts as there may be, throughput
-after them is what it was before. Those that have done many texts are replaced, so that nothing can pile up in them.
+stopped by the kernel; what waits is killed after thrice that time on the wall, and what computes on a machine that has
+no time for it later. A process that is gone is back within milliseconds, for it is forked from one that has imported
+everything: as many bad texts as there may be, throughput after them is what it was before. Those that have done many
+texts are replaced, so that nothing can pile up in them.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from groupwise.rewards.isolated.process import Process
+from groupwise.rewards.isolated.process import Process, cpu_of
 from groupwise.rewards.isolated.wire import Inbox, decoded, encoded, send
 from groupwise.rewards.outcomes import Unknown, Wrong
 
@@ -32,6 +33,7 @@ _STARTING = 120.0
 
 _REPLACED_AFTER = 500
 _WALL = 3.0
+_PATIENT = 10.0
 _TICK = 0.2
 
 
@@ -52,6 +54,7 @@ class _Child:
     inbox: Inbox
     item: int = -1
     waited: float = 0.0
+    used_before: float = 0.0
     done: int = 0
 
 
@@ -84,12 +87,16 @@ class Items:
         self._children: list[_Child] = []
         self._lock = threading.Lock()
 
-    def map(self, items: Sequence[Any]) -> list[Result]:
-        """What the job says of each item, in order. Never raises over an item, and never takes for ever."""
+    def map(self, items: Sequence[Any], heard: Callable[[int], object] = lambda index: None) -> list[Result]:
+        """What the job says of each item, in order. Never raises over an item, and never takes for ever.
+
+        `heard` is called for each item that is done: many slow ones together take longer than a deadline, and whoever
+        watches it has to be told that this goes on.
+        """
         with self._lock:
             batch = _Batch(items, waiting=deque(range(len(items))))
             try:
-                self._work(batch)
+                self._work(batch, heard)
             finally:
                 for child in [child for child in self._children if child.item >= 0]:  # interrupted
                     self._drop(child)
@@ -102,7 +109,8 @@ class Items:
                 self._server.end()
             self._server, self._children = None, []
 
-    def _work(self, batch: _Batch) -> None:
+    def _work(self, batch: _Batch, heard: Callable[[int], object]) -> None:
+        told = 0
         with selectors.DefaultSelector() as selector:
             for child in self._children:
                 selector.register(child.connection, selectors.EVENT_READ, child)
@@ -117,6 +125,9 @@ class Items:
                 for child in ready:
                     self._hear(child, batch, selector)
                 self._end_late(batch, selector)
+                for index in list(batch.results)[told:]:
+                    heard(index)
+                told = len(batch.results)
 
     def _hand_out(self, batch: _Batch, selector: selectors.BaseSelector) -> None:
         idle = [child for child in self._children if child.item < 0]
@@ -129,7 +140,7 @@ class Items:
                 selector.register(child.connection, selectors.EVENT_READ, child)
                 idle.append(child)
             child, index = idle.pop(), batch.waiting.popleft()
-            child.item, child.waited = index, 0.0
+            child.item, child.waited, child.used_before = index, 0.0, cpu_of(child.process) or 0.0
             with contextlib.suppress(ConnectionError):  # its end is heard of when its answer is waited for
                 send(child.connection, {"item": batch.items[index], "seconds": self.seconds})
 
@@ -172,7 +183,8 @@ class Items:
     def _end_late(self, batch: _Batch, selector: selectors.BaseSelector) -> None:
         """Kill what is late by the clock: it waits for something, or the machine has no time for it."""
         for child in list(self._children):
-            if child.item < 0 or child.waited < self.seconds * _WALL:
+            late = child.item >= 0 and child.waited >= self.seconds * _WALL
+            if not late or self._starved(child):
                 continue
             index = child.item
             selector.unregister(child.connection)
@@ -184,6 +196,11 @@ class Items:
                 batch.results[index] = Unknown(
                     f"no answer within {self.seconds * _WALL:g} s, nor {self.seconds:g} s of CPU time used"
                 )
+
+    def _starved(self, child: _Child) -> bool:
+        """Whether it computes, on a machine that has so little time for it that its own limit is not reached yet."""
+        used = (cpu_of(child.process) or 0.0) - child.used_before
+        return used > self.seconds / 100 and child.waited < self.seconds * _WALL * _PATIENT
 
     def _forked(self) -> _Child:
         here, there = socket.socketpair()

@@ -66,11 +66,8 @@ class Process:
         return list(self.inbox.waiting())
 
     def cpu_now(self) -> float | None:
-        """Seconds of CPU time that it has used so far; None where the system does not tell, and when it is dead."""
-        try:
-            return time.clock_gettime(~self.id << 3 | 2) if sys.platform == "linux" else None
-        except OSError:
-            return None
+        """Seconds of CPU time that it has used so far."""
+        return cpu_of(self.id)
 
     def end(self) -> tuple[int, float]:
         """Kill it if it is alive. Its exit code (negative: the signal) and all CPU time that it used."""
@@ -87,6 +84,14 @@ class Process:
             _alive.discard(self)
         self._popen.returncode = os.waitstatus_to_exitcode(status)
         return self._popen.returncode, used.ru_utime + used.ru_stime
+
+
+def cpu_of(process: int) -> float | None:
+    """Seconds of CPU time that a process has used; None where the system does not tell, and when it is dead."""
+    try:
+        return time.clock_gettime(~process << 3 | 2) if sys.platform == "linux" else None
+    except OSError:
+        return None
 
 
 def end_all() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -32,11 +32,16 @@ _lock = threading.Lock()
 
 
 def verdicts(
-    pairs: Sequence[tuple[str | None, str]], *, symbolic: Symbolic = "auto", seconds: float = 2.0
+    pairs: Sequence[tuple[str | None, str]],
+    *,
+    symbolic: Symbolic = "auto",
+    seconds: float = 2.0,
+    heard: Callable[[int], object] = lambda row: None,
 ) -> list[Verdict | Wrong | Unknown]:
     """How each answer (None: it states none) compares with its gold answer: different unless said otherwise.
 
-    `symbolic`: "auto" looks at expressions if math-verify is installed, "always" insists on it.
+    `symbolic`: "auto" looks at expressions if math-verify is installed, "always" insists on it. `heard` is told of
+    each pair that a parser is done with.
     """
     results: list[Verdict | Wrong | Unknown] = [
         "different" if found is None else compared(found, gold) for found, gold in pairs
@@ -49,7 +54,8 @@ def verdicts(
     for row in open_rows:
         results[row] = _before_parsing(*pairs[row])
     asked = [row for row in open_rows if results[row] == "undecided"]
-    answers = _verifier(seconds).map([list(pairs[row]) for row in asked]) if asked else []
+    together = [list(pairs[row]) for row in asked]
+    answers = _verifier(seconds).map(together, lambda place: heard(asked[place])) if asked else []
     for row, answer in zip(asked, answers, strict=True):
         results[row] = ("symbolic" if answer.value else "different") if isinstance(answer, Done) else answer
     return results
@@ -125,7 +131,8 @@ def maths(
     find = EXTRACTIONS[extract]
     pairs = [(find(text_of(completions[row])), str(answer[row])) for row in rows]
     marks: list[Mark] = [None] * len(answer)
-    for row, verdict in zip(rows, verdicts(pairs, symbolic=symbolic, seconds=seconds), strict=True):
+    found = verdicts(pairs, symbolic=symbolic, seconds=seconds, heard=lambda place: completions[rows[place]])
+    for row, verdict in zip(rows, found, strict=True):
         if isinstance(verdict, Unknown):
             marks[row] = verdict
         elif isinstance(verdict, Wrong):
