@@ -64,6 +64,10 @@ CASES = {
 }
 
 
+def test_a_warm_start_may_lose_its_entropy():
+    assert DETECTORS["collapse"](series(entropy=FALLEN)) is None
+
+
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_detector_speaks_on_its_own_history_and_is_quiet_beside_it(name):
     wrong, fine = CASES[name]
