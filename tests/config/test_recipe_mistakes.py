@@ -35,7 +35,7 @@ kind = "gsm8k"
     assert desk.complaints(text, "optimizer.lr=fast") == [
         'recipe.toml:3  train.steps: got "8", needs a whole number, at least 1 (default 200). '
         "Take the quotes off: steps = 8",
-        "recipe.toml:4  train.group_size: got 1, needs a whole number, at least 2 (default 8). "
+        "recipe.toml:4  train.group_size: got 1, needs a whole number, at least 2, at most 100000 (default 8). "
         "G, completions per problem. A group of one has no mean to be compared with.",
         'recipe.toml:6  model.id: missing. Write under [model]: id = "...". A folder, or the id of a model on the hub.',
         'recipe.toml:7  model.dtype: got "bf15", needs one of "auto", "fp32", "bf16", "fp16" (default "auto"). '

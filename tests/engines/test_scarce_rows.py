@@ -47,6 +47,9 @@ class Scarce:
     def refresh(self):
         self._decoder.refresh()
 
+    def rest(self):
+        self._decoder.rest()
+
 
 @pytest.fixture
 def scarce(monkeypatch):

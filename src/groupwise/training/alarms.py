@@ -84,7 +84,12 @@ def collapse(history: History, *, share: float = 0.2, steps: int = 5, gain: floa
     """Entropy that is gone without having bought reward: the policy says the same whatever it is asked. A warm start
     has no rewards, and is there to lower the entropy."""
     first, last = history.first("entropy", steps), history.last("entropy", steps)
-    if not first or not history.all("reward") or median(last) >= share * median(first) or history.reward_gain(steps) > gain:
+    if (
+        not first
+        or not history.all("reward")
+        or median(last) >= share * median(first)
+        or history.reward_gain(steps) > gain
+    ):
         return None
     text = (
         f"The entropy has fallen from {median(first):.3g} to {median(last):.3g}, and the reward has not gained by it: "
