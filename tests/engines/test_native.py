@@ -205,3 +205,56 @@ def test_its_copy_is_there_while_it_samples_only(monkeypatch):
         decoder.refresh()
         decoder.admit(prompt, [1])
         assert torch.equal(decoder.step(token_B), before)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16], ids=str)
+def test_torchs_default_dtype_changes_nothing(default):
+    policy, plain = without_ends(policy_of("llama")), model_of("llama")
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        assert choose_decoder(policy) is NativeDecoder
+        close(policy, plain)
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def cache_folder(tmp_path, monkeypatch):
+    compiled.library.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(compiled.tempfile, "tempdir", None)
+    yield tmp_path / "cache" / "groupwise"
+    compiled.library.cache_clear()
+
+
+def test_half_a_library_is_compiled_again(cache_folder):
+    assert compiled.library(SOURCE) is not None
+    (made,) = cache_folder.iterdir()
+    whole = made.read_bytes()
+    made.unlink()  # a new file: what is loaded must not change under a process
+    made.write_bytes(whole[: len(whole) // 2])
+    compiled.library.cache_clear()
+    assert compiled.library(SOURCE) is not None
+    (again,) = cache_folder.iterdir()
+    assert len(again.read_bytes()) == len(whole)
+
+
+def test_a_cache_that_is_a_file_or_open_to_all_is_not_used_and_nothing_is_left_behind(cache_folder):
+    cache_folder.parent.mkdir()
+    cache_folder.write_text("a file")
+    assert compiled.library(SOURCE) is not None
+    cache_folder.unlink()
+    cache_folder.mkdir()
+    cache_folder.chmod(0o777)
+    compiled.library.cache_clear()
+    assert compiled.library(SOURCE) is not None
+    assert not list(cache_folder.iterdir())
+    assert [path.name for path in cache_folder.parent.parent.iterdir()] == ["cache"]
+
+
+def test_a_compiler_with_options(cache_folder, monkeypatch):
+    name = next(name for name in ("cc", "gcc", "clang") if compiled.shutil.which(name))
+    monkeypatch.setenv("CC", f"{name} -DNOTHING=1")
+    assert compiled.library(SOURCE) is not None

@@ -105,3 +105,25 @@ def test_another_kind_of_rotation_is_left_alone():
     from groupwise.models.rotary import _Loan
 
     assert _Loan.of(modeling_glm.__name__) is None
+
+
+@pytest.fixture(params=[torch.float64, torch.bfloat16], ids=str)
+def default_dtype(request):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(request.param)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures("default_dtype")
+def test_torchs_default_dtype_changes_nothing():
+    """A user's own script may have set it: in bf16 the results of another size overran their memory."""
+    x, up = (torch.ones(1, 3, 700, 64, dtype=torch.float32, requires_grad=True) for _ in range(2))
+    angle = torch.zeros(1, 700, 64, dtype=torch.float32)
+    weight = torch.full((64,), 2.0, dtype=torch.float32, requires_grad=True)
+    normed, turned = parts.rms_norm(x, weight, 0.0), parts.rotated(x, angle.cos(), angle.sin())
+    made = parts.gated(x, up)
+    assert (normed == 2).all() and (turned == 1).all() and torch.allclose(made, F.silu(x))
+    grads = torch.autograd.grad(normed.sum() + turned.sum() + made.sum(), [x, weight, up])
+    assert all(one.dtype == torch.float32 for one in (normed, turned, made, *grads))
+    assert (grads[1] == 2100).all()

@@ -285,3 +285,15 @@ def test_the_probe_reaches_behind_a_short_window_and_stays_in_a_short_context():
 def test_what_counts_as_equal(dtype, gaps, equal):
     assert (differs(torch.tensor(gaps), torch.zeros(2), dtype) == "") is equal
     assert TOLERANCE[dtype] > 0
+
+
+@pytest.mark.parametrize("context", [2, 3, 4])
+def test_the_shortest_contexts_there_are(context):
+    policy = policy_of(model_of("llama", max_position_embeddings=context))
+    assert policy.attention == "trunk_and_branch"
+    assert all(len(tree.trunk) + max(map(len, tree.branches)) <= context for tree in probe(policy))
+
+
+def test_a_context_without_room_for_a_completion():
+    with pytest.raises(ModelError, match=r"holds 1 tokens at once \(max_position_embeddings"):
+        policy_of(model_of("llama", max_position_embeddings=1))

@@ -105,7 +105,7 @@ class NativeDecoder(TrunkAndBranchDecoder):
             scale=scales.pop(),
         )
         self._pages = Pages(len(layers), self._model.kv_heads, dim)
-        self._cos = self._sin = torch.empty(0)
+        self._cos = self._sin = _floats(0)
         self._know_positions(_FIRST_POSITIONS)
 
     def refresh(self) -> None:
@@ -118,14 +118,14 @@ class NativeDecoder(TrunkAndBranchDecoder):
         self._layers = (_Layer * len(layers))(*layers)
         self._model.layer = ctypes.addressof(self._layers)
         self._model.threads = torch.get_num_threads()
-        self._work = self._features = torch.empty(0)
+        self._work = self._features = _floats(0)
         self._step = _Step(last_position=self._last_position)
 
     def rest(self) -> None:
         """See `Decoder`."""
         held = sum(x.numel() * x.element_size() for x in self._held)
         self._held = []
-        self._work = self._features = torch.empty(0)
+        self._work = self._features = _floats(0)
         if held > _LARGE:
             give_freed_memory_back()
 
@@ -160,8 +160,8 @@ class NativeDecoder(TrunkAndBranchDecoder):
         self._know_positions(min(longest, self._last_position + 1))
         wanted = self._native.work_floats(ctypes.byref(model), ctypes.c_int64(len(pages)), ctypes.c_int64(pages.tokens))
         if wanted > len(self._work):
-            self._work = torch.empty(wanted)
-        self._features = torch.empty(len(pages), model.dim)
+            self._work = _floats(wanted)
+        self._features = _floats(len(pages), model.dim)
         step.rows, step.slots = len(pages), len(pages.trunk_lengths)
         step.trunk_stride, step.branch_stride = pages.trunk_pages.shape[1], pages.branch_pages.shape[1]
         step.work, step.features = self._work.data_ptr(), self._features.data_ptr()
@@ -216,3 +216,8 @@ class NativeDecoder(TrunkAndBranchDecoder):
         tensor = tensor.detach().contiguous()
         self._held.append(tensor)
         return tensor.data_ptr()
+
+
+def _floats(*shape: int) -> Tensor:
+    """Memory for native.c: fp32 on the CPU, whatever torch's defaults are."""
+    return torch.empty(*shape, dtype=torch.float32, device="cpu")

@@ -90,7 +90,7 @@ class Pages:
 
     def _page(self) -> int:
         if not self._free:
-            pool = torch.empty(max(len(self), 8), self._size)
+            pool = torch.empty(max(len(self), 8), self._size, dtype=torch.float32, device="cpu")
             self._pools.append(pool)
             self._free = [pool.data_ptr() + 4 * self._size * i for i in reversed(range(len(pool)))]
         return self._free.pop()

@@ -11,7 +11,9 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from functools import cache
@@ -37,43 +39,67 @@ def library(source: Path) -> ctypes.CDLL | None:
     if compiler is None or os.name == "nt":
         log.debug("no C compiler: torch's operations instead of %s", source.name)
         return None
-    try:
-        made = _made(source, compiler)
+    for attempt in (_from_cache, _in_passing):
+        try:
+            return attempt(source, compiler)
+        except OSError as error:
+            log.debug("%s is of no use here: %s", source.name, error)
+        except (subprocess.SubprocessError, ValueError) as error:
+            log.debug("no use of the compiler %s for %s: %s", compiler, source.name, error)
+            break
+    return None
+
+
+def _from_cache(source: Path, compiler: str) -> ctypes.CDLL | None:
+    """Compiled unless it is there, whole: to load half a file, as a power cut leaves it, kills a process."""
+    kept, name = _folder(), f"{source.stem}-{_key(source, compiler)}"
+    for made in sorted(kept.glob(f"{name}-*.so")):
+        if made.stem == f"{name}-{_digest(made)}":
+            return ctypes.CDLL(str(made))
+        made.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept) as folder:
+        made = _compiled(source, compiler, Path(folder))
+        if made is None:
+            return None
+        # Whoever compiles at the same time replaces it by the same.
+        return ctypes.CDLL(str(made.replace(kept / f"{name}-{_digest(made)}.so")))
+
+
+def _in_passing(source: Path, compiler: str) -> ctypes.CDLL | None:
+    """For where nothing can be kept, or nothing of it run. What is loaded needs its file no more."""
+    with tempfile.TemporaryDirectory(prefix="groupwise-", ignore_cleanup_errors=True) as folder:
+        made = _compiled(source, compiler, Path(folder))
         return None if made is None else ctypes.CDLL(str(made))
-    except (OSError, subprocess.SubprocessError) as error:
-        log.debug("%s is of no use here: %s", source.name, error)
-        return None
 
 
-def _made(source: Path, compiler: str) -> Path | None:
-    """The library's file, compiled unless it is there."""
-    target = _folder() / f"{source.stem}-{_key(source, compiler)}.so"
-    if target.is_file():
-        return target
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        fresh = Path(folder) / target.name
-        complaint = ""
-        for flags in CHOICES:
-            command = [compiler, *COMMON, *flags, "-o", str(fresh), str(source), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-            if done.returncode == 0:
-                fresh.replace(target)  # whoever compiles at the same time replaces it by the same
-                return target
-            complaint = complaint or done.stderr
+def _compiled(source: Path, compiler: str, folder: Path) -> Path | None:
+    fresh, complaint = folder / "made.so", ""
+    for flags in CHOICES:
+        command = [*shlex.split(compiler), *COMMON, *flags, "-o", str(fresh), str(source), "-lm"]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
+        )
+        if done.returncode == 0:
+            return fresh
+        complaint = complaint or done.stderr
     log.debug("%s does not compile: %s", source.name, complaint)
     return None
 
 
+def _digest(made: Path) -> str:
+    return hashlib.sha256(made.read_bytes()).hexdigest()[:16]
+
+
 def _folder() -> Path:
     """Where compiled libraries are kept, a folder that nobody else can write."""
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groupwise"
     try:
-        cached.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.access(cached, os.W_OK):
-            return cached
-    except (OSError, RuntimeError):
-        pass
-    return Path(tempfile.mkdtemp(prefix="groupwise-"))
+        cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groupwise"
+    except RuntimeError as error:
+        raise OSError("there is no home folder") from error
+    cached.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if cached.stat().st_mode & stat.S_IWOTH:
+        raise OSError(f"{cached} can be written by anybody")
+    return cached
 
 
 def _key(source: Path, compiler: str) -> str:

@@ -1,6 +1,8 @@
 """RMSNorm, the gated SiLU and rotary positions in compiled code (parts.c): one pass each where torch takes several.
 
 Each is a function of tensors with its own backward pass, for what `fits`: fp32 on a CPU where there is a compiler.
+What the compiled code writes to takes its precision from what it reads, never from torch's default, which a user may
+have changed: memory of another size would be overrun.
 
     out = rms_norm(x, weight, 1e-6) if fits(x, weight) else written_out(x, weight)
 """
@@ -62,7 +64,7 @@ class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, add: float) -> Tensor:
         rows, weight = x.reshape(-1, x.shape[-1]).contiguous(), weight.contiguous()
-        out, inverse = torch.empty_like(rows), torch.empty(len(rows))
+        out, inverse = torch.empty_like(rows), rows.new_empty(len(rows))
         sizes = (_size(len(rows)), _size(rows.shape[1]))
         scales = (ctypes.c_float(add), ctypes.c_float(epsilon))
         _compiled().norm_forward(_at(rows), _at(weight), *scales, *sizes, _at(out), _at(inverse), _threads())
@@ -75,7 +77,7 @@ class _RmsNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, weight, inverse = cast(tuple[Tensor, Tensor, Tensor], ctx.saved_tensors)
         grad = grads[0].reshape(rows.shape).contiguous()
-        dx, dw = torch.empty_like(rows), torch.zeros(torch.get_num_threads(), rows.shape[1])
+        dx, dw = torch.empty_like(rows), rows.new_zeros(torch.get_num_threads(), rows.shape[1])
         given = (_at(grad), _at(rows), _at(weight), ctypes.c_float(ctx.add), _at(inverse))
         _compiled().norm_backward(*given, _size(len(rows)), _size(rows.shape[1]), _at(dx), _at(dw), _threads())
         return dx.view(grads[0].shape), dw.sum(0) if ctx.needs_input_grad[1] else None, None, None
@@ -116,7 +118,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool) -> Tensor:
     _, heads, tokens, dim = x.shape
     x = x if x.stride(-1) == 1 else x.contiguous()
     # Token by token in memory, as the layers around attention work.
-    out = torch.empty(1, tokens, heads, dim)
+    out = x.new_empty(1, tokens, heads, dim)
     strides = (_size(x.stride(2)), _size(x.stride(1)))
     sizes = (_size(tokens), _size(heads), _size(dim))
     _compiled().rotate(_at(x), *strides, _at(cos), _at(sin), *sizes, ctypes.c_int(back), _at(out), _threads())

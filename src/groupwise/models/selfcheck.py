@@ -34,6 +34,11 @@ bits the mean, for there a single token may stray far with nothing wrong."""
 def choose_attention(policy: Policy, wanted: str) -> None:
     """Set the policy to trunk and branch if it is wanted and proven, else to plain. See `ModelSection.attention`."""
     name = type(policy.model).__name__
+    if policy.context < 2:
+        raise ModelError(
+            f"{name} holds {policy.context} tokens at once (max_position_embeddings in its config.json): a prompt and "
+            "a completion need one each. Take a model with a longer context."
+        )
     trees = probe(policy)
     with torch.inference_mode():
         expected_T = alone(policy, trees)
@@ -68,7 +73,7 @@ def probe(policy: Policy) -> list[Tree]:
     stretch = window if window is not None and window <= 64 else 0
 
     def tokens(length: int) -> tuple[int, ...]:
-        room = policy.context // 2 - 1
+        room = max(policy.context // 2 - 1, 1)
         drawn = torch.randint(0, policy.vocabulary, (min(length, room),), generator=generator)
         return tuple(cast(list[int], drawn.tolist()))
 
