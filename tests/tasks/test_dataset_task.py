@@ -1,5 +1,6 @@
 import csv
 import json
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from groupwise.config.schema import task_kinds
 from groupwise.errors import TaskError
 from groupwise.tasks import TASKS, build_task, dataset, gsm8k
+from groupwise.tasks.splits import raw_splits
 
 ROWS = [{"prompt": f"{n}+{n}=", "answer": str(2 * n), "level": n} for n in range(6)]
 
@@ -117,6 +119,34 @@ def test_a_split_in_two_formats_is_ambiguous(folder):
     for name in ("train.json", "train.jsonl"):
         (folder / name).write_text("[]")
     assert "several files for the split 'train', which one?" in refusal(".", folder)
+
+
+def test_a_stream_is_read_as_far_as_is_asked_for(folder):
+    whole = dataset("sums.jsonl", folder=folder)
+    with (folder / "sums.jsonl").open("a") as file:
+        file.write("no json at all\n")  # whoever reads on finds this
+    first = dataset("sums.jsonl", folder=folder, streaming=True, limit=4)
+    assert first.train == whole.train[:4]
+    task = dataset("sums.jsonl", folder=folder, streaming=True, limit=3, hold_out=2)
+    assert (len(task.train), len(task.held_out)) == (3, 2)
+    assert {p.id for p in (*task.train, *task.held_out)} == {p.id for p in whole.train[:5]}
+    assert "not valid JSON" in refusal("sums.jsonl", folder, limit=4)
+    assert "Say how many rows to train on: task.limit" in refusal("sums.jsonl", folder, streaming=True)
+    settings = {"path": "sums.jsonl", "train_split": "train", "streaming": True, "limit": 3, "hold_out": 2}
+    (split,) = raw_splits("dataset", settings, folder=folder, seed=0)
+    assert len(split.rows) == 5
+
+
+def test_a_stream_from_the_hub_is_asked_for_as_one(folder, monkeypatch):
+    asked = []
+
+    def load(path, name, **how):
+        asked.append((path, name, how))
+        return ({"prompt": f"{i}+{i}=", "answer": str(2 * i)} for i in count())  # it has no end
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    assert len(dataset("someone/endless", folder=folder, streaming=True, limit=7).train) == 7
+    assert asked == [("someone/endless", None, {"split": "train", "revision": None, "streaming": True})]
 
 
 def test_settings_that_do_not_fit_the_place(folder):

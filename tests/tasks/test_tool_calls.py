@@ -206,6 +206,8 @@ def test_a_class_by_trls_convention():
     assert asyncio.run(first.reward()) == 5.0
     assert asyncio.run(second.reward()) == 0.0, "each completion has its own"
     assert world.shown(first).value == 5
+    world.shown(second).get_reward = lambda: None
+    assert asyncio.run(second.reward()) is None, "it does not grade this one"
     with pytest.raises(TaskError, match="has no method reset"):
         world_of(dict)
     with pytest.raises(TaskError, match="raised TypeError"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -107,6 +108,9 @@ def _agreements(reports: Sequence[FunctionReport]) -> Iterator[str]:
     for place, one in enumerate(reports):
         for other in reports[place + 1 :]:
             correlation, same = agreement_of(one, other)
+            if math.isnan(same):
+                yield f"{one.name} and {other.name}: no answer was graded by both"
+                continue
             told = "one of them is constant" if correlation is None else f"correlation {correlation:+.2f}"
             yield f"{one.name} and {other.name}: {told}; {same:.0%} of the answers are paid by both or by neither"
 

@@ -85,6 +85,8 @@ class RowsTask(TaskSection):
     """Rename columns: `{prompt = "question", answer = "solution"}`. A `prompt` column must exist in the end."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many training rows."""
+    streaming: bool = False
+    """Read no more rows than `limit` and `hold_out` ask for; of a data set on the hub only these are downloaded."""
 
 
 class DatasetTask(RowsTask):

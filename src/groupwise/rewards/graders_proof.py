@@ -3,9 +3,9 @@
     proof = prove(10_000, seed=0)
     proof.complaints        # [] if all of it holds
 
-Every text goes through the built-in rewards that look at texts. Nothing may crash or be left ungraded, the slowest of
-a hundred may take twice the deadline at most, memory may not grow by more than 5 %, the same texts must score the same
-again, and ordinary answers must be graded as fast afterwards as before.
+Every text goes through the built-in rewards that look at texts. Nothing may crash or be left ungraded, 99 of a hundred
+texts that are graded alone may take twice the deadline at most, memory may not grow by more than 5 %, the same texts
+must score the same again, and ordinary answers must be graded as fast afterwards as before.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Proof:
     unknown: int
     limited: int
     slowest: float
-    """Seconds for a text, 99th percentile: those that went through a verifier's process one at a time."""
+    """Seconds for a text, all functions together, 99th percentile: of those that were graded alone."""
     changed: int
     """Texts that scored otherwise the second time."""
     growth: float
@@ -80,24 +80,25 @@ class Proof:
 
 
 def prove(count: int, seed: int = 0) -> Proof:
-    """Grade so many hostile texts, a tenth of them twice."""
+    """Grade so many hostile texts, a hundred together; a tenth of them once more, each alone and by the clock."""
     rewards = [load_reward(name) for name in _NAMES]
     _speed(rewards)  # starts what has to be started
-    before, began = _speed(rewards), time.perf_counter()
+    before, began = max(_speed(rewards), _speed(rewards)), time.perf_counter()
     unknown = limited = changed = 0
     durations: list[float] = []
     early = 0
     texts = hostile_texts(count, seed)
     for first in range(0, count, _BATCH):
         batch = [text for _, text in (next(texts) for _ in range(min(_BATCH, count - first)))]
-        started = time.perf_counter()
         grades = _graded(rewards, batch)
-        durations.append((time.perf_counter() - started) / len(batch))
         unknown += sum(grade.outcome == "unknown" for grade in grades)
         limited += sum(grade.outcome == "wrong" for grade in grades)
         if first // _BATCH % 10 == 0:
-            again = _graded(rewards, batch)
-            changed += sum(one.parts != other.parts for one, other in zip(grades, again, strict=True))
+            for text, grade_before in zip(batch, grades, strict=True):
+                started = time.perf_counter()
+                [again] = _graded(rewards, [text])
+                durations.append(time.perf_counter() - started)
+                changed += again.parts != grade_before.parts
         if first <= count // 4:
             early = max(early, _resident())
     seconds = time.perf_counter() - began

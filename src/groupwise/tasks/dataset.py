@@ -31,6 +31,8 @@ class _Settings:
     """New name -> name in the data."""
     limit: int | None = None
     """Train on the first so many rows."""
+    streaming: bool = False
+    """Read only the rows that `limit` and `hold_out` ask for."""
     system_prompt: str | None = None
     """Put in front of every problem."""
 
@@ -44,11 +46,11 @@ def dataset(
     Example: `dataset("sums.jsonl", columns={"prompt": "question"}, hold_out=100)`
     """
     chosen = _Settings(**settings)
-    source = Source(path, folder, chosen.name, chosen.revision)
+    source = Source(path, folder, chosen.name, chosen.revision, chosen.streaming)
     _check_fits(source, chosen)
 
-    def split(name: str) -> list[Row]:
-        found = read_split(source, name)
+    def split(name: str, first: int | None = None) -> list[Row]:
+        found = read_split(source, name, first)
         if convert is None:
             return found
         where = f"{path}, split {name!r}, row"
@@ -56,7 +58,7 @@ def dataset(
 
     held_out = None if chosen.eval_split is None else split(chosen.eval_split)
     return rows(
-        split(chosen.train_split),
+        split(chosen.train_split, rows_read(chosen.limit, chosen.hold_out)),
         held_out,
         name=Path(path).stem,
         columns={} if convert else chosen.columns,
@@ -67,8 +69,15 @@ def dataset(
     )
 
 
+def rows_read(limit: int | None, hold_out: int) -> int | None:
+    """How many rows of the training split are looked at where they stream: those to train on and those held out."""
+    return None if limit is None else limit + hold_out
+
+
 def _check_fits(source: Source, chosen: _Settings) -> None:
     """Settings that this kind of source has no use for are mistakes, not decoration."""
+    if chosen.streaming and chosen.limit is None:
+        raise TaskError("task.streaming: nobody knows where a stream ends. Say how many rows to train on: task.limit")
     place = source.local
     if place is None:
         return

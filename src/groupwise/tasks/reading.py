@@ -4,7 +4,7 @@
     data/  train.jsonl  test.jsonl    a folder: the split is the file's stem, or train-00000-of-00002.parquet, ...
     openai/gsm8k                      the hub, through `datasets`
 
-What exists on disk is taken before the hub is asked.
+What exists on disk is taken before the hub is asked. A `Source` that streams reads no more rows than are asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -24,12 +25,14 @@ Row: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where rows come from. `name` is the configuration of a hub data set, or a folder inside a local copy of it."""
+    """Where rows come from. `name` is the configuration of a hub data set, or a folder inside a local copy of it.
+    `streams`: rows come one by one, and a data set on the hub is not downloaded first."""
 
     path: str
     folder: Path = Path()
     name: str | None = None
     revision: str | None = None
+    streams: bool = False
 
     @property
     def local(self) -> Path | None:
@@ -46,14 +49,16 @@ class Source:
         return None
 
 
-def read_split(source: Source, split: str) -> list[Row]:
-    """The rows of one split, at least one."""
+def read_split(source: Source, split: str, first: int | None = None) -> list[Row]:
+    """The rows of one split, at least one; of a source that streams only the `first` so many."""
+    most = first if source.streams else None
     place = source.local
     if place is None:
-        rows, where = _from_hub(source, split), f"split {split!r} of {source.path} on the hub"
+        rows, where = _from_hub(source, split, most), f"split {split!r} of {source.path} on the hub"
     else:
         files = [place] if place.is_file() else _split_files(place, split, source.name)
-        rows, where = [row for file in files for row in read_file(file)], ", ".join(map(str, files))
+        found = (row for file in files for row in _each_row(file))
+        rows, where = list(islice(found, most)), ", ".join(map(str, files))
     if not rows:
         raise TaskError(f"{where} has no rows: there is nothing to train or evaluate on")
     return rows
@@ -61,11 +66,15 @@ def read_split(source: Source, split: str) -> list[Row]:
 
 def read_file(path: Path) -> list[Row]:
     """All rows of a jsonl, json, csv or parquet file."""
+    return list(_each_row(path))
+
+
+def _each_row(path: Path) -> Iterator[Row]:
     reader = READERS.get(path.suffix)
     if reader is None:
         raise TaskError(f"{path} ends in {path.suffix!r}: rows are read from {', '.join(READERS)}")
     try:
-        return list(reader(path))
+        yield from reader(path)
     except OSError as error:
         raise TaskError(f"{path} cannot be read: {error}") from error
 
@@ -134,7 +143,9 @@ def _parquet(path: Path) -> Iterator[Row]:
     arrow: Any = import_module("pyarrow")
     parquet: Any = import_module("pyarrow.parquet")
     try:
-        yield from parquet.read_table(path).to_pylist()
+        with parquet.ParquetFile(path) as table:
+            for batch in table.iter_batches():
+                yield from batch.to_pylist()
     except (arrow.ArrowException, ValueError, OverflowError) as error:  # ValueError: a text not in UTF-8
         raise TaskError(f"{path} is not a parquet file that can be read: {error}") from error
 
@@ -147,10 +158,11 @@ READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def _from_hub(source: Source, split: str) -> list[Row]:
+def _from_hub(source: Source, split: str, most: int | None) -> list[Row]:
     datasets: Any = import_module("datasets")
+    where = {"split": split, "revision": source.revision, "streaming": source.streams}
     try:
-        return list(datasets.load_dataset(source.path, source.name, split=split, revision=source.revision))
+        return list(islice(datasets.load_dataset(source.path, source.name, **where), most))
     except Exception as error:
         # The library raises a dozen kinds of errors, from its own, huggingface_hub and the HTTP client below.
         raise TaskError(

@@ -14,7 +14,7 @@ from typing import Any
 from groupwise.tasks.boxed import to_row as boxed_row
 from groupwise.tasks.choice import converter as choice_converter
 from groupwise.tasks.code import to_row as code_row
-from groupwise.tasks.dataset import Convert
+from groupwise.tasks.dataset import Convert, rows_read
 from groupwise.tasks.gsm8k import to_row as gsm8k_row
 from groupwise.tasks.reading import Row, Source, read_split
 
@@ -44,8 +44,9 @@ def raw_splits(kind: str, settings: Mapping[str, Any], *, folder: Path, seed: in
         return
     convert = _CONVERTERS[kind](settings, seed)
     name = "main" if kind == "gsm8k" else settings.get("name")
-    source = Source(settings["path"], folder, name, settings.get("revision"))
+    source = Source(settings["path"], folder, name, settings.get("revision"), settings.get("streaming", False))
+    first = rows_read(settings.get("limit"), settings.get("hold_out") or 0)
     split_of_evaluation = None if settings.get("hold_out") else settings.get("eval_split")
-    for split in (settings["train_split"], split_of_evaluation):
+    for split, most in ((settings["train_split"], first), (split_of_evaluation, None)):
         if split is not None:
-            yield RawSplit(split, read_split(source, split), settings.get("columns", {}), convert)
+            yield RawSplit(split, read_split(source, split, most), settings.get("columns", {}), convert)

@@ -51,8 +51,9 @@ class Hosted(ToolBox):
         return Reply(reply.messages, reply.done)
 
     async def reward(self) -> float | None:
-        """What `get_reward` says; None where there is none."""
-        return None if not isinstance(self.host, _Graded) else float(await _called(self.host.get_reward))
+        """What `get_reward` says; None where there is none, or where it does not grade."""
+        given = await _called(self.host.get_reward) if isinstance(self.host, _Graded) else None
+        return None if given is None else float(given)
 
 
 async def _called(function: Callable[..., Any], **given: Any) -> Any:
