@@ -19,6 +19,12 @@ def whole(n=2):
     return Task("mine", [Problem(f"p{i}", "x") for i in range(n)], [Problem("h", "y")], system_prompt="words")
 
 
+def endless():
+    n = 0
+    while True:
+        yield {"prompt": str(n := n + 1)}
+
+
 LISTED = [{"prompt": "a"}, {"prompt": "b"}]
 
 
@@ -47,6 +53,11 @@ def test_a_function_that_yields_rows(folder):
     assert (task.name, len(task.train), len(task.held_out)) == ("sums", 50, 10)
     assert task.train[0].columns["seed_was"] == 5, "the run's seed, where the function takes one"
     assert task.is_correct("4", {"answer": "4"})
+
+
+def test_an_endless_generator_is_read_to_the_limit(folder):
+    task = made(folder, "endless", hold_out=2, limit=5)
+    assert sorted(int(problem.prompt) for problem in [*task.train, *task.held_out]) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_whole_task_and_a_list(folder):

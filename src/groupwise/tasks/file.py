@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +40,7 @@ def file(
     made = load_named(path, folder, "task.path")
     given = dict(settings or {})
     if callable(made):
-        made = _called(made, path, given, seed)
+        made = _called(made, path, given, seed, None if limit is None else limit + hold_out)
     elif given:
         raise TaskError(f"task.settings is set, but {path} is no function that could take them: leave them away")
     if isinstance(made, Task):
@@ -54,7 +55,7 @@ def file(
     return rows(listed, name=name, hold_out=hold_out, limit=limit, system_prompt=system_prompt, seed=seed)
 
 
-def _called(make: Any, path: str, settings: dict[str, Any], seed: int) -> Any:
+def _called(make: Any, path: str, settings: dict[str, Any], seed: int, first: int | None) -> Any:
     parameters = inspect.signature(make).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [name for name in settings if name not in parameters and not takes_all]
@@ -66,8 +67,8 @@ def _called(make: Any, path: str, settings: dict[str, Any], seed: int) -> Any:
         settings.setdefault("seed", seed)
     try:
         made = make(**settings)
-        # Rows are made here, so that what a generator raises is told in the same way.
-        return list(made) if inspect.isgenerator(made) else made
+        # Rows are made here, so that what a generator raises is told in the same way; an endless one ends at the limit.
+        return list(islice(made, first)) if inspect.isgenerator(made) else made
     except TaskError:
         raise
     except Exception as error:  # whatever the file's code raises
