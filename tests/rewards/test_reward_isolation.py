@@ -16,6 +16,7 @@ import pytest
 
 from groupwise.rewards import Answers, GradingLog, RewardFunction, TrainerState, grade, load_reward
 from groupwise.rewards.isolated import place as place_module
+from groupwise.rewards.isolated import process as process_module
 from groupwise.rewards.isolated import thread as thread_module
 from groupwise.rewards.isolated import watch as watch_module
 from groupwise.rewards.isolated.wire import UnsendableError, decoded, encoded
@@ -160,6 +161,20 @@ def test_a_reward_that_sleeps_for_ever_is_killed_and_only_its_row_is_unknown(loa
     assert [row.outcome for row in rows] == ["scored", "unknown", "scored"]
     assert "within its deadline of 0.5 s, at row " in rows[1].why and "completion 'sleep'" in rows[1].why
     assert any("killed process" in message for message in caplog.messages)
+
+
+def test_an_interrupted_call_leaves_its_process_to_nobody(load):
+    """Ctrl-C in a notebook, and the next run in the same program: it must not meet the call that still hangs."""
+    before, sleeper = set(process_module._alive), load("sleeper")
+    assert rewards_of(sleeper, answers("a"))[0].reward == 1.0
+    (first,) = set(process_module._alive) - before
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(grade([sleeper], answers("sleep")), 0.3))
+    assert rewards_of(load("me"), answers("a"))[0].reward != first.id
+    deadline = time.monotonic() + 30
+    while first in process_module._alive and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(set(process_module._alive) - before) == 1, "the one that hung was killed"
 
 
 def test_a_regular_expression_that_holds_the_lock_is_killed_and_its_text_is_wrong(load):

@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import random
 import signal
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,8 @@ _PATIENT = 3.0
 """How many deadlines more a process is waited for that computes on a machine that has no time for it."""
 
 _processes: dict[str, Process] = {}
+"""Those that wait for work. One that works belongs to its call alone: a run that is interrupted leaves both behind."""
+
 _known: dict[str, tuple[int, int]] = {}
 """Which history of training a process knows, and how much of it."""
 
@@ -54,8 +57,13 @@ async def in_its_process(reward: RewardFunction, answers: Answers, state: Traine
             LOG.warning("reward function %r runs in this process and not in one of its own: %s", reward.name, error)
         return await in_a_thread(reward, answers, state, log)
     seed = random.getrandbits(64)  # drawn here: so a run that is repeated, or goes on after a kill, repeats these too
-    future, _ = in_background(lambda: _asked(reward, place, answers, {**rows, "seed": seed}, state))
-    reply = await asyncio.wrap_future(future)
+    abandoned = threading.Event()
+    future, _ = in_background(lambda: _asked(reward, place, answers, {**rows, "seed": seed}, state, abandoned))
+    try:
+        reply = await asyncio.wrap_future(future)
+    except BaseException:
+        abandoned.set()
+        raise
     if "mistake" in reply:
         raise RewardError(reply["mistake"])
     if "words" in reply:
@@ -84,13 +92,19 @@ def _rows(answers: Answers) -> dict[str, Any]:
 
 
 def _asked(
-    reward: RewardFunction, place: Place, answers: Answers, rows: Mapping[str, Any], state: TrainerState
+    reward: RewardFunction,
+    place: Place,
+    answers: Answers,
+    rows: Mapping[str, Any],
+    state: TrainerState,
+    abandoned: threading.Event,
 ) -> dict[str, Any]:
     key = lane(reward) or ""
-    held = _processes.get(key)
+    held = _processes.pop(key, None)
     if held is None:
         _end_older(place)
-        held = _processes[key] = Process("functions")
+        _known.pop(key, None)
+        held = Process("functions")
     request = {
         "function": place.function,
         "folder": str(place.folder),
@@ -102,18 +116,18 @@ def _asked(
         "state": _news(state, key),
     }
     loading = dataclasses.replace(reward, deadline=max(_LOADING, reward.deadline))
-    try:
-        if held.cpu == 0.0:
-            held.send({"load": place.function, "folder": str(place.folder)})
-            reply = _answer(held, Watch(loading, answers, f"process {held.id}, which imports it"))
-            if "words" in reply or "mistake" in reply:
-                return reply
+    reply: dict[str, Any] = {}
+    if held.cpu == 0.0:
+        held.send({"load": place.function, "folder": str(place.folder)})
+        reply = _answer(held, Watch(loading, answers, f"process {held.id}, which imports it"), abandoned)
+    if not ("words" in reply or "mistake" in reply):
         held.send(request)
-        return _answer(held, Watch(reward, answers, f"process {held.id}"))
-    except Failure:
-        _processes.pop(key, None)
-        _known.pop(key, None)
-        raise
+        reply = _answer(held, Watch(reward, answers, f"process {held.id}"), abandoned)
+    if abandoned.is_set():
+        held.end()
+    else:
+        _processes[key] = held
+    return reply
 
 
 def _end_older(place: Place) -> None:
@@ -123,8 +137,8 @@ def _end_older(place: Place) -> None:
             _processes.pop(key).end()
 
 
-def _answer(process: Process, watch: Watch) -> dict[str, Any]:
-    """Wait for the answer; kill the process if it is late, and say whose fault it was."""
+def _answer(process: Process, watch: Watch, abandoned: threading.Event) -> dict[str, Any]:
+    """Wait for the answer; kill the process if it is late, and say whose fault it was, or if nobody waits any more."""
     # The time that one row takes: both are set back when it goes on to the next.
     used_before = process.cpu
     while True:
@@ -139,6 +153,9 @@ def _answer(process: Process, watch: Watch) -> dict[str, Any]:
             if message["row"] != watch.row:
                 used_before = process.cpu_now() or process.cpu
             watch.touched(message["row"])
+        if abandoned.is_set():
+            process.end()
+            raise Failure("hung", watch.words)
         watch.speak()
         if watch.left <= 0:
             if _starved(process.cpu_now(), used_before, watch):

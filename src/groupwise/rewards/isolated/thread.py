@@ -79,6 +79,8 @@ def in_background(work: Callable[[], Result]) -> tuple[Future[Result], threading
     future: Future[Result] = Future()
 
     def body() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             result = work()
         except BaseException as error:
