@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import groupwise.rewards
+import groupwise
 from groupwise.rewards import Answers, RewardFunction, grade, load_reward, null_scores
 from groupwise.rewards.graders_proof import Proof, prove
 from groupwise.rewards.hostile import KINDS, hostile_texts
@@ -119,27 +119,42 @@ def test_a_report_has_distribution_time_and_failures():
 
 # --- no text of a model runs ----------------------------------------------------------------------------------------
 
-ROOM = Path(groupwise.rewards.__file__).parent
+PACKAGE = Path(groupwise.__file__).parent
 FORBIDDEN = {"eval", "exec", "compile", "__import__"}
-STARTERS = {
-    Path("isolated/process.py"): "an interpreter with descriptors and a folder",
+MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "pty", "subprocess"}
+SANDBOX = Path("rewards/code")
+"""Runs what models write, behind its layers, and has checks of its own."""
+ALLOWED = {
+    Path("rewards/isolated/process.py"): {"imports subprocess"},
+    Path("tasks/gym/process.py"): {"imports subprocess"},
+    Path("tasks/gym/guards.py"): {".parse_expr", ".literal_eval"},  # what stands between verifiers and these
+    Path("models/compiled.py"): {"imports subprocess", ".system"},  # a compiler, over a source of ours
+    Path("cli/resume_proof.py"): {"imports subprocess"},  # `groupwise train` on the user's recipe
+    Path("cli/sample.py"): {".system"},  # the field of that name
 }
-"""Files outside of the sandbox that start processes, and what stands in their arguments."""
+"""What each file outside of the sandbox may do that no other may."""
 
 
-def complaints(tree, path):
+def complaints(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN:
-            yield f"{path}:{node.lineno}: {node.func.id}()"
+            yield f"{node.func.id}()"
         if isinstance(node, ast.keyword) and node.arg == "shell":
-            yield f"{path}: shell="
+            yield "shell="
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
-            if name.split(".")[0] in ("pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "pty"):
-                yield f"{path}: imports {name}"
-            if name.split(".")[0] == "subprocess" and path not in STARTERS and path.parts[0] != "code":
-                yield f"{path}: imports subprocess"
+            if name.split(".")[0] in (
+                "pickle",
+                "cPickle",
+                "dill",
+                "cloudpickle",
+                "marshal",
+                "shelve",
+                "pty",
+                "subprocess",
+            ):
+                yield f"imports {name}"
         if isinstance(node, ast.Attribute) and node.attr in (
             "system",
             "popen",
@@ -147,30 +162,38 @@ def complaints(tree, path):
             "sympify",
             "literal_eval",
         ):
-            yield f"{path}:{node.lineno}: .{node.attr}"
+            yield f".{node.attr}"
 
 
-def test_nothing_in_this_room_runs_what_a_model_wrote():
-    found = []
-    for path in ROOM.rglob("*.py"):
-        relative = path.relative_to(ROOM)
-        if relative.parts[0] == "code":  # the sandbox runs programs, and has checks of its own
-            continue
-        found += complaints(ast.parse(path.read_text()), relative)
-    assert found == []
+def test_nothing_in_the_package_runs_what_a_model_wrote():
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        relative = path.relative_to(PACKAGE)
+        if not relative.is_relative_to(SANDBOX) and (words := set(complaints(ast.parse(path.read_text())))):
+            found[relative] = words
+    assert found == ALLOWED
 
 
 def test_the_lint_sees_what_it_is_there_for():
     bad = (
         "import pickle\nimport subprocess\nfrom marshal import loads\neval(text)\nos.system(text)\nrun(x, shell=True)\n"
     )
-    assert len(list(complaints(ast.parse(bad), Path("some.py")))) == 6
+    assert len(list(complaints(ast.parse(bad)))) == 6
+
+
+def started(path):
+    """What the one process that a file starts is started with."""
+    tree = ast.parse((PACKAGE / path).read_text())
+    (command,) = (
+        ast.unparse(n.args[0])
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and ast.unparse(n.func) == "subprocess.Popen"
+    )
+    return command
 
 
 def test_what_a_process_is_started_with_holds_no_text_of_a_model():
-    tree = ast.parse((ROOM / "isolated" / "process.py").read_text())
-    starts = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "subprocess.Popen"]
-    assert len(starts) == 1
-    assert ast.unparse(starts[0].args[0]) == (
+    assert started("rewards/isolated/process.py") == (
         "[sys.executable, '-c', _START, str(there.fileno()), str(lifeline), _PACKAGE]"
     )
+    assert started("tasks/gym/process.py") == "[sys.executable, '-m', 'groupwise.tasks.gym.server']"

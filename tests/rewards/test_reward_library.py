@@ -1,6 +1,7 @@
 """The library of rewards, with numbers worked out by hand."""
 
 import math
+import random
 
 import pytest
 
@@ -45,6 +46,22 @@ def test_think_format_agrees_with_trl():
     theirs = pytest.importorskip("trl.rewards").think_format_reward
     texts = ["<think>a</think>b", "<think>a", "x<think>a</think>", "<think></think><think>", "<think>a\n</think>\nb"]
     assert think_format(texts) == theirs([[{"role": "assistant", "content": text}] for text in texts])
+
+
+def test_lengths_and_repetition_agree_with_trl():
+    theirs = pytest.importorskip("trl.rewards")
+    ids = [[random.Random(n).randrange(4) for _ in range(n)] for n in (0, 2, 3, 9, 14, 15, 16, 20, 24, 25, 40)]
+    ours = soft_overlong(ids, longest=20, margin=5)
+    assert ours == pytest.approx(theirs.get_soft_overlong_punishment(20, 5)(ids))
+    assert any(-1 < reward < 0 for reward in ours)
+    ours = repetition([""] * len(ids), ids, n=2, penalty=-0.7, unit="tokens")
+    assert ours == pytest.approx(theirs.get_repetition_penalty_reward(2, -0.7)(ids)) and min(ours) < -0.3
+    texts, gold = [r"\boxed{5}", r"\boxed{7}"] * len(ids), ["5"] * 2 * len(ids)
+    twice = [each for each in ids for _ in range(2)]
+    cosine = theirs.get_cosine_scaled_reward(max_len=20)
+    assert cosine_length(texts, twice, gold, longest=20) == pytest.approx(
+        cosine([[{"content": text}] for text in texts], solution=gold, completion_ids=twice)
+    )
 
 
 def test_boxed_and_tag_order():

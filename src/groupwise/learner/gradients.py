@@ -115,6 +115,7 @@ class Bench:
             self._start = {name: parameter.detach().clone() for name, parameter in self.policy.trainable().items()}
             self.groups = ragged_groups(self.policy, subject)
         self._packs = self.policy.attention == "trunk_and_branch"
+        self._checkpoints = False
 
     @property
     def can_pack(self) -> bool:
@@ -161,8 +162,9 @@ class Bench:
         model = self.policy.model
         if on:
             checkpoint_in_double(self.policy)
-        elif model.is_gradient_checkpointing:
+        elif self._checkpoints:
             model.gradient_checkpointing_disable()
+        self._checkpoints = on
 
 
 class _Noted(PolicyOptimizer):

@@ -34,23 +34,33 @@ _SCRIPTS: dict[str, re.Pattern[str]] = {
 
 
 def repetition(
-    completions: Sequence[Answer], *, n: Annotated[int, Field(ge=1)] = 3, penalty: Annotated[float, Field(le=0)] = -1.0
+    completions: Sequence[Answer],
+    completion_ids: Sequence[Sequence[int]] = (),
+    *,
+    n: Annotated[int, Field(ge=1)] = 3,
+    penalty: Annotated[float, Field(le=0)] = -1.0,
+    unit: Literal["words", "tokens"] = "words",
 ) -> list[float]:
-    """`penalty` times the share of n-grams of words that were there before; 0 for a text without n words.
+    """`penalty` times the share of n-grams that were there before; 0 for a text of fewer than n words.
 
-    Demystifying Long Chain-of-Thought Reasoning, arXiv 2502.03373. Words are what white space separates, in lower case.
+    Demystifying Long Chain-of-Thought Reasoning, arXiv 2502.03373. Words are what white space separates, in lower case;
+    TRL's `get_repetition_penalty_reward` counts tokens, the end token among them.
     Example: n 2, "a b a b": the pairs are ab, ba, ab, one of three repeats -> -1/3
     """
-    return [penalty * _repeated(text_of(completion).lower().split(), n) for completion in completions]
+    if unit == "tokens":
+        return [penalty * _repeated(ids, n) for ids in completion_ids]
+    return [penalty * _repeated(_numbered(text_of(completion).lower().split()), n) for completion in completions]
 
 
-def _repeated(words: list[str], n: int) -> float:
-    count = len(words) - n + 1
-    if count < 1:
-        return 0.0
+def _repeated(items: Sequence[int], n: int) -> float:
+    count = len(items) - n + 1
+    return 1 - len({tuple(items[i : i + n]) for i in range(count)}) / count if count > 0 else 0.0
+
+
+def _numbered(words: Sequence[str]) -> list[int]:
+    """A number for each word: so one word of a megabyte is hashed once."""
     numbers: dict[str, int] = {}
-    coded = [numbers.setdefault(word, len(numbers)) for word in words]  # one word of a megabyte is hashed once
-    return 1 - len({tuple(coded[i : i + n]) for i in range(count)}) / count
+    return [numbers.setdefault(word, len(numbers)) for word in words]
 
 
 def think_format(completions: Sequence[Answer], *, score: Score = 1.0) -> list[float]:
