@@ -76,6 +76,16 @@ def test_copies_and_missing_evaluation_are_said(groupwise, recipe):
     assert "cure: set task.hold_out or task.eval_split" in ended.out
 
 
+def test_train_begins_with_what_is_not_as_it_should_be(groupwise, recipe):
+    fine = groupwise("train", recipe, "train.steps=1", "run.name=fine")
+    assert fine.code == 0 and "warning" not in fine.out
+    ended = groupwise("train", rows_recipe(recipe, [*ROWS, ROWS[3]]), "train.steps=1")
+    assert ended.code == 0, ended.err
+    before = ended.out[: ended.out.index("talk to it")]
+    assert "1 of 13 training problems are copies of others" in before and "no problems are held out" in before
+    assert "\nok " not in before
+
+
 def test_an_answer_in_the_prompt_is_said(groupwise, recipe):
     rows = [{"prompt": f"say {1000 + i}:", "answer": str(1000 + i)} for i in range(8)]
     ended = groupwise("check", rows_recipe(recipe, rows), "--quick")

@@ -53,6 +53,11 @@ def carried_out(verb: Literal["train", "sft"], recipe: Path, overrides: Sequence
             trainer = Trainer.from_recipe(loaded, reporter)
             parts = trainer.prepare(by_rewards=verb == "train")
         console.print(header(parts, verb), soft_wrap=not console.is_terminal)
+        if verb == "train":
+            from groupwise.cli.findings import show
+            from groupwise.cli.remarks import remarks
+
+            show(remarks(parts), console)
         stop = Stop(leave=exit_at_once)
         return trainer.train(stop) if verb == "train" else trainer.sft(stop)
 
