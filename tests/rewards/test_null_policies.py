@@ -96,6 +96,11 @@ def test_unknown_grades_are_not_kept():
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
+def test_a_penalty_of_nothing_reads_as_nothing():
+    (report,) = asyncio.run(report_on([load_reward("repetition")], Answers(["q"], ["a b c d"], [(1,)], ["stop"])))
+    assert [f"{value:g}" for value in (*report.summary.values(), report.commonest()[0][0])] == ["0"] * 6
+
+
 def test_agreement_by_hand():
     def of(*parts):
         return FunctionReport("f", parts, {}, "", 1.0)

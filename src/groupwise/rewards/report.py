@@ -32,7 +32,7 @@ class FunctionReport:
     @property
     def values(self) -> list[float]:
         """The parts that are numbers."""
-        return [part for part in self.parts if part is not None]
+        return [part + 0.0 for part in self.parts if part is not None]  # a penalty of nothing is 0, not -0
 
     @property
     def milliseconds(self) -> float:
