@@ -1,5 +1,6 @@
 """A run folder whose records were damaged: what can be done is done, what cannot is said."""
 
+import os
 import shutil
 
 import pytest
@@ -31,3 +32,29 @@ def test_a_damaged_record(groupwise, trained, tmp_path, monkeypatch, file, damag
     ended = groupwise(*words, *(["guards.preflight=false"] if words[0] == "train" else []))
     assert ended.code in (0, 1), ended.err[-2000:]
     assert "Traceback" not in ended.err
+
+
+def _is_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        ("lock", lambda path: path.write_bytes(DAMAGES["deep"]), "names no process"),
+        ("metrics.jsonl", _is_a_folder, "A folder stands where a file belongs"),
+        ("checkpoints/step_000002/MANIFEST.json", lambda path: path.write_bytes(DAMAGES["deep"]), "cannot be read"),
+        ("checkpoints/latest", lambda path: (path.unlink(), os.mkfifo(path)), ""),
+    ],
+    ids=["deep lock", "a folder", "deep manifest", "a pipe"],
+)
+def test_damage_of_another_kind(groupwise, trained, tmp_path, monkeypatch, file, damage, says):
+    run = tmp_path / "runs" / "full"
+    shutil.copytree(trained["full"], run)
+    monkeypatch.chdir(tmp_path)
+    damage(run / file)
+    recipe = trained["full"].parents[1] / "recipe.toml"
+    ended = groupwise("train", recipe, "run.name=full", "train.steps=3", "guards.preflight=false")
+    assert ended.code == (1 if says else 0)
+    assert says in ended.err and "Traceback" not in ended.err

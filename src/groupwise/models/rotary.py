@@ -34,17 +34,19 @@ class _Loan:
     lock: Lock = field(default_factory=Lock)
 
     everywhere: ClassVar[dict[str, _Loan | None]] = {}
+    proving: ClassVar[Lock] = Lock()
 
     @classmethod
     def of(cls, module: str) -> _Loan | None:
         """That of a Python module, proven when it is first asked for; `None` if it has none that is equal."""
-        if module not in cls.everywhere:
-            file = vars(sys.modules[module])
-            own = cast("Rotate | None", file.get(NAME))
-            fast = None if own is None else _fast(own)
-            equal = own is not None and fast is not None and _is_the_same(own, fast)
-            cls.everywhere[module] = cls(file, own, fast) if equal and own and fast else None
-        return cls.everywhere[module]
+        with cls.proving:  # two loans of one file would give each other's back
+            if module not in cls.everywhere:
+                file = vars(sys.modules[module])
+                own = cast("Rotate | None", file.get(NAME))
+                fast = None if own is None else _fast(own)
+                equal = own is not None and fast is not None and _is_the_same(own, fast)
+                cls.everywhere[module] = cls(file, own, fast) if equal and own and fast else None
+            return cls.everywhere[module]
 
     @contextmanager
     def taken(self) -> Generator[None]:

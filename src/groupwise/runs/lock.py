@@ -99,7 +99,7 @@ def owner(path: Path) -> Owner | None:
     """Who holds the lock; None if there is none, or if its content is not one of ours."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict):
         return None

@@ -55,7 +55,7 @@ class Manifest:
             content: Any = json.loads((folder / NAME).read_bytes())
         except FileNotFoundError as error:
             raise DamagedError(f"{NAME} is missing") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DamagedError(f"{NAME} cannot be read ({error})") from error
         try:
             return cls._of(cast("dict[str, Any]", content))

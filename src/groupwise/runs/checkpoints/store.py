@@ -68,7 +68,7 @@ class Checkpoint:
         """What `with_state` was given."""
         try:
             plain = json.loads((self.path / _STATE).read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"cannot read {self.path / _STATE}: {error}") from error
         return put_together(plain, read_tensors(self.path / _TENSORS))
 
@@ -175,8 +175,9 @@ class Checkpoints:
 
     def pointed(self, pointer: Pointer) -> int | None:
         """The step that `latest` or `best` names; `None` if it names none that is there."""
+        file = self.folder / pointer
         try:
-            name = (self.folder / pointer).read_text(encoding="utf-8").strip()
+            name = file.read_text(encoding="utf-8").strip() if file.is_file() else ""  # a pipe would be waited for
         except (OSError, ValueError):
             return None
         match = _FOLDER.fullmatch(name)
