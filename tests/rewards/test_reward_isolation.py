@@ -303,6 +303,24 @@ def test_async_closures_that_hang_or_block_are_left_behind():
         assert rewards_of(RewardFunction("fine", fine), answers("a"))[0].reward == 2.0
 
 
+def test_an_async_closure_that_stops_its_loop_harms_no_later_one():
+    async def stops(completions, **columns):
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return [1.0] * len(completions)
+
+    async def fine(completions, **columns):
+        return [2.0] * len(completions)
+
+    rewards_of(RewardFunction("stops", stops, deadline=0.3), answers("a"))
+    started, open_files = time.monotonic(), len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        assert rewards_of(RewardFunction("fine", fine, deadline=20.0), answers("a"))[0].reward == 2.0
+        rewards_of(RewardFunction("stops", stops, deadline=0.3), answers("a"))
+    assert time.monotonic() - started < 15
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_files + 3, "loops are closed"
+
+
 def test_a_closure_that_holds_the_lock_ends_the_process_with_its_stack(tmp_path):
     script = tmp_path / "holds.py"
     script.write_text(

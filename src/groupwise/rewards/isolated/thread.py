@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from groupwise.rewards.contract import Answers, RewardFunction, TrainerState
@@ -135,17 +135,27 @@ class _Loop:
     @classmethod
     def running(cls) -> asyncio.AbstractEventLoop:
         """The loop, started if it is not there."""
-        if cls._loop is None:
-            cls._loop = asyncio.new_event_loop()
-            threading.Thread(target=cls._loop.run_forever, name="async rewards", daemon=True).start()
+        if cls._loop is None or not cls._loop.is_running():  # a function may have stopped it
+            cls._loop, ready = asyncio.new_event_loop(), threading.Event()
+            cls._loop.call_soon(ready.set)
+            threading.Thread(target=cls._live, args=(cls._loop,), name="async rewards", daemon=True).start()
+            ready.wait()
         return cls._loop
+
+    @staticmethod
+    def _live(loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
 
     @classmethod
     def forget(cls, loop: asyncio.AbstractEventLoop) -> None:
         """Leave a loop that may be blocked behind."""
         if cls._loop is loop:
             cls._loop = None
-            loop.call_soon_threadsafe(loop.stop)
+            with suppress(RuntimeError):  # it was stopped, and is closed
+                loop.call_soon_threadsafe(loop.stop)
 
 
 def _ask_to_end(thread: threading.Thread) -> None:
