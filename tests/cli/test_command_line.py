@@ -44,6 +44,8 @@ LIGHT = (
         (["version"], 0, __version__),
         (["train", "nowhere.toml"], 1, "there is no such file"),
         (["train", "wrong.toml", "train.step=3"], 1, "Did you mean train.steps?"),
+        (["train", "wrong.toml", "--train.steps=3"], 1, "A setting is written without dashes: train.steps=3"),
+        (["reward", "--help"], 0, "\n  groupwise reward test correctness --data answers.jsonl\n"),
         (["eval", "wrong.toml", "train.step=3"], 1, "Did you mean train.steps?"),
         (["init", "new", "--task", "dataset"], 0, "next: groupwise train new/recipe.toml"),
     ],

@@ -36,7 +36,7 @@ def test_an_error_ends_with_exit_code_one(groupwise, monkeypatch):
     monkeypatch.setattr("groupwise.training.machine.memory_free", lambda: GB // 2)
     ended = groupwise("doctor")
     assert ended.code == 1
-    assert "error   memory     512 MB of" in ended.out
+    assert "error   memory      512 MB of" in ended.out
     assert "cure: end other programs" in ended.out
     assert ended.err == "1 error to mend before a run: memory\n"
     assert json.loads(groupwise("doctor", "--json").out)["ok"] is False

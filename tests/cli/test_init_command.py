@@ -77,6 +77,10 @@ def test_nothing_is_overwritten(tmp_path, groupwise):
     assert ended.code == 1
     assert f"{tmp_path}/reward.py would be overwritten" in ended.err
     assert [path.name for path in tmp_path.iterdir()] == ["reward.py"]
+    taken = tmp_path / "my-task"
+    groupwise("init", taken)
+    assert ended.err.endswith("another folder: groupwise init my-task\n")
+    assert groupwise("init", taken).err.endswith("another folder: groupwise init my-task-2\n")
     assert (tmp_path / "reward.py").read_text() == "mine = True\n"
 
 

@@ -22,7 +22,7 @@ def test_a_difference_is_an_error_with_its_cure(groupwise, recipe, monkeypatch):
     monkeypatch.setattr(proof, "TwoRanks", Nobody)
     ended = groupwise("doctor", "--invariance", "recipe.toml")
     assert ended.code == 1
-    assert "error   invariance padded: differs by" in ended.out
+    assert "error   invariance  padded: differs by" in ended.out
     assert 'set model.attention = "plain"' in ended.out
 
 

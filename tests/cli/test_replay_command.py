@@ -26,7 +26,7 @@ def test_so_does_a_later_one(groupwise, trained, name):
     ended = groupwise("replay", trained[name], "--step", 2)
     assert ended.code == 0, ended.err + ended.out
     assert "through the weights that training began with, and 1 steps learnt again" in ended.out
-    for what in ("rewards    8", "completions8", "advantages 8", "loss       1", "grad_norm  1"):
+    for what in ("rewards     8", "completions 8", "advantages  8", "loss        1", "grad_norm   1"):
         assert f"{what} compared, all the same" in ended.out
 
 

@@ -112,6 +112,8 @@ def test_many_prompts_come_in_order(recipe, groupwise, small):
         (["--prompt", "x" * 300], "a prompt of 300 tokens cannot be completed"),
         (["--prompt", "x", "--style", "chat"], "no chat template"),
         (["--prompt", "x", "sampling.top_k=-1"], "sampling.top_k: got -1"),
+        (["347+589=?"], "'347+589=?' is no setting, such as model.dtype=bf16. A prompt is given as --prompt"),
+        (["hello"], "'hello' is no setting"),
     ],
 )
 def test_what_cannot_be_sampled(recipe, groupwise, small, arguments, said):

@@ -83,6 +83,13 @@ def test_a_mixture_of_tasks():
         mixture(parts=[Part("x", letters), Part("x", letters)])
 
 
+def test_a_part_that_cannot_be_made_is_named():
+    part = {"name": "sums", "task": {"kind": "arithmetic", "digits": 1}}
+    loaded = load_recipe({"model": {"id": "toy"}, "task": {"kind": "mixture", "parts": [part]}})
+    with pytest.raises(GroupwiseError, match=r"^task.parts, 'sums': there are only \d+ different problems"):
+        Trainer.from_recipe(loaded, Listener()).train()
+
+
 def test_a_run_from_a_recipe(tmp_path):
     (tmp_path / "tasks.py").write_text(
         "def shouts():\n    return [{'prompt': f'{c}!', 'answer': c.upper()} for c in 'abcdefgh']\n\n\n"

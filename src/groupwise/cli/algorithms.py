@@ -24,9 +24,10 @@ def algorithms(
 ) -> None:
     """List the algorithms, or the entries that they are made of.
 
-    groupwise algorithms                 every preset, and what it does otherwise than grpo
-    groupwise algorithms gspo            the entries of one, with their settings
-    groupwise algorithms surrogate       every entry of a table, with its paper and its settings
+    \b
+    groupwise algorithms             every preset, and how it differs from grpo
+    groupwise algorithms gspo        the entries of one, with their settings
+    groupwise algorithms surrogate   every entry of a table, with its paper
     """
     from groupwise.learner import catalogue
 

@@ -31,9 +31,10 @@ def explain(
 ) -> None:
     """Walk through one real GRPO step: samples, rewards, advantages, ratios, clipping, KL, loss, and what moved.
 
-    groupwise explain                                the worked example: 4 right of 8, advantages of +-0.94
-    groupwise explain --html step.html               the same as a page with figures
-    groupwise explain algorithm.preset=dr_grpo       any algorithm, any setting of a recipe
+    \b
+    groupwise explain                            the worked example: 4 right of 8
+    groupwise explain --html step.html           the same as a page with figures
+    groupwise explain algorithm.preset=dr_grpo   any setting of a recipe
     """
     from groupwise.cli.progress import terminal
     from groupwise.cli.quiet import quiet_libraries

@@ -80,9 +80,9 @@ def tell(findings: Iterable[Finding], *, as_json_text: bool) -> list[Finding]:
 
 def _lines(finding: Finding) -> Text:
     first, *more = safe_text(finding.text).split("\n")
-    text = Text.assemble((f"{finding.level:<8}", _STYLES[finding.level]), (f"{finding.about:<11}", "bold"), first)
+    text = Text.assemble((f"{finding.level:<8}", _STYLES[finding.level]), (f"{finding.about:<12}", "bold"), first)
     if finding.cure:
         more.append(f"cure: {safe_text(finding.cure)}")
     for line in more:
-        text.append(f"\n{'':<19}{line}")
+        text.append(f"\n{'':<20}{line}")
     return text

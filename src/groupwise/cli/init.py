@@ -104,7 +104,8 @@ def init(
     if task == "dataset":
         texts[folder / "problems.jsonl"] = PROBLEMS
     if taken := [str(path) for path in texts if path.exists()]:
-        raise RunError(f"{' and '.join(taken)} would be overwritten; name another folder: groupwise init my-task")
+        another = "my-task" if folder.resolve().name != "my-task" else "my-task-2"
+        raise RunError(f"{' and '.join(taken)} would be overwritten; name another folder: groupwise init {another}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():

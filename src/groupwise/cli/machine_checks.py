@@ -42,7 +42,8 @@ def device() -> Iterator[Finding]:
     if torch.backends.mps.is_available():
         yield Finding("device", "ok", "mps (Apple GPU)")
         return
-    text = f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    text = f"cpu, {os.cpu_count()} cores, {threads} thread{'s' if threads > 1 else ''}"
     if shutil.which("nvidia-smi") is None and not Path("/dev/nvidia0").exists():
         yield Finding("device", "ok", text)
         return

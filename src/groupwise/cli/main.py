@@ -35,6 +35,7 @@ from groupwise.cli.sample import sample
 from groupwise.cli.sft import sft
 from groupwise.cli.train import train
 from groupwise.cli.version import version
+from groupwise.runs.text import safe_text
 
 VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "doctor": (doctor, "Look at this machine: what is missing, and its cure."),
@@ -78,11 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SystemExit as end:
         if end.code:  # typer ends with 2 on a command line that it cannot read; here 2 is kept for our own mistakes
+            if dashed := next((word for word in line if _is_dashed_setting(word)), None):
+                sys.stderr.write(f"A setting is written without dashes: {safe_text(dashed.lstrip('-'))}\n")
             return MISTAKE
     if not asked:
         return DONE
     quiet_libraries()
     return ended(asked[0])
+
+
+def _is_dashed_setting(word: str) -> bool:
+    """`--optimizer.lr=2e-5`, as other trainers have it; no option of ours has a dot in its name."""
+    return word.startswith("--") and "." in word.partition("=")[0]
 
 
 def _reader(asked: list[Callable[[], None]]) -> typer.Typer:

@@ -21,6 +21,7 @@ SILENCE = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "KINETO_LOG_LEVEL": "99",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
 """Read by the libraries when they are imported, which is why this comes first."""
 

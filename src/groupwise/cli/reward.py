@@ -41,7 +41,10 @@ class RewardOptions:
 def reward(options: RewardOptions) -> None:
     """Try reward functions on recorded or given answers, or see what a run would have learnt with others.
 
-    groupwise reward test reward.py --run runs/NAME            distribution, time, agreement, null policies
+    A test says what a function paid, how long it took, and what it pays for nothing.
+
+    \b
+    groupwise reward test reward.py --run runs/NAME
     groupwise reward test correctness --data answers.jsonl
     groupwise reward replay runs/NAME --function reward.py:judge
     """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from groupwise.config.toml_lines import read_key
 from groupwise.errors import RecipeError, TaskError
 from groupwise.runs.text import safe_text
 from groupwise.types import Completion, Prompt
@@ -77,6 +78,7 @@ def sample(asked: Asked) -> None:
 
     if asked.prompt is not None and asked.file is not None:
         raise RecipeError("--prompt and --file: give one of them, or neither to type prompts in")
+    _refuse_bare_prompts(asked.overrides or [])
     about = subject(asked.model, asked.all_overrides())
     prompts = _given_prompts(asked)
     console, notes = terminal(), Console(stderr=True, markup=False, emoji=False, highlight=False)
@@ -89,6 +91,20 @@ def sample(asked: Asked) -> None:
         _converse(speaker, asked.n, show)
     else:
         _answer_all(speaker, prompts, asked.n, show)
+
+
+def _refuse_bare_prompts(overrides: Sequence[str]) -> None:
+    """A word that cannot be a setting was most likely meant as a prompt."""
+    for word in overrides:
+        try:
+            parts, end = read_key(word)
+        except ValueError:
+            parts, end = (), 0
+        if not parts or word[end : end + 1] != "=":
+            raise RecipeError(
+                f"{word!r} is no setting, such as model.dtype=bf16. A prompt is given as --prompt '...', many as "
+                "--file FILE"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,10 @@ def _parts(section: MixtureTask, loaded: LoadedRecipe) -> list[Part]:
             raise RecipeError(
                 f"task.parts, {part.name!r}: {unused[0]} holds for all parts: set task.{unused[0]} instead"
             )
-        task = made_task(part.task, part.task.kind, loaded)
+        try:
+            task = made_task(part.task, part.task.kind, loaded)
+        except TaskError as error:
+            raise TaskError(f"task.parts, {part.name!r}: {error}") from error
         made.append(Part(part.name, task, part.weight, load_rewards(part.rewards, loaded)))
     return made
 
