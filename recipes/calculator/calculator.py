@@ -65,7 +65,9 @@ def main(folder):
     write_small_model(folder / "untrained", hidden=96, layers=3, context=96, tags=(*CALL, "<answer>", "</answer>"))
     rows = []
     for problem in calculations(train_size=6000).train:
-        question, some = problem.prompt, draw.randint(-99, 9999)
+        question = problem.prompt
+        # The result of another problem: as many digits as results have.
+        some = OPERATIONS[draw.choice("+-*")](draw.randint(10, 99), draw.randint(10, 99))
         a, sign, b = question[:-2].partition(next(sign for sign in OPERATIONS if sign in question))
         call = f"{CALL[0]}{a}{CALL[1]}{sign}{CALL[2]}{b}{CALL[3]}"
         if draw.random() < 0.2:
