@@ -60,7 +60,8 @@ def test_data_of_a_built_in_are_positional_and_settings_are_keyword_only():
     for function in BUILT_IN.values():
         for parameter in inspect.signature(function).parameters.values():
             assert (parameter.kind is parameter.KEYWORD_ONLY) == (parameter.name not in data)
-            assert (parameter.default is parameter.empty) == (parameter.name in data)
+            if parameter.name != "completion_ids":  # for one of two units only
+                assert (parameter.default is parameter.empty) == (parameter.name in data)
 
 
 def test_a_built_in_comes_with_all_its_settings():

@@ -70,7 +70,8 @@ def _killed(recipe: str, folder: str, run: Path) -> int:
     with subprocess.Popen(
         _command(recipe, folder, run.name), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        while process.poll() is None and _lines(rows) < KILL_AFTER:
+        # A checkpoint is written beside the training: killed before it is there, the run would only begin anew.
+        while process.poll() is None and not (_lines(rows) >= KILL_AFTER and (run / "checkpoints" / "latest").exists()):
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
     return _lines(rows)
