@@ -1,8 +1,8 @@
 """A small run that is killed and taken up again until it ends, and compared with one that never was.
 
     soak = Soak(folder)
-    soak.kill_at_random("a", kills=200, seed=0)      how often it was killed
-    soak.difference("a")                             "", or what is not as in the undisturbed run
+    runs = soak.kill_at_random(kills=200, seed=0)    the runs that were killed so often, all together
+    soak.difference(runs[0])                         "", or what is not as in the undisturbed run
 
 Each attempt is a process of its own that does what `groupwise train recipe.toml` does.
 """
@@ -93,24 +93,26 @@ class Soak:
         sys.stdout.flush()
         return code
 
-    def kill_at_random(self, name: str, kills: int, seed: int) -> int:
-        """Kill the run so often, at moments that are drawn, each time in another attempt; returns how often it was
-        alive to be killed. The last attempt is left to end."""
-        draw, died = random.Random(seed), 0
-        for _ in range(kills):
-            pid = self.start(name)
-            time.sleep(draw.uniform(0.02, self.seconds))
-            os.kill(pid, signal.SIGKILL)
-            code = self.wait(pid)
-            if code == -signal.SIGKILL:
-                died += 1
-                self.met[self._stage(name)] += 1
-            else:
-                assert code == 0, code
-                break
-        code = self.wait(self.start(name))
-        assert code == 0, code
-        return died
+    def kill_at_random(self, kills: int, seed: int) -> list[str]:
+        """Kill processes at moments that are drawn until so many have died, each run again and again until it comes to
+        its end; the names of the runs that it took. How many that are depends on how fast the machine is."""
+        draw, runs = random.Random(seed), list[str]()
+        while self.met.total() < kills:
+            runs.append(f"seed-{seed}-run-{len(runs)}")
+            while self.met.total() < kills and self._dies(runs[-1], draw.uniform(0.02, self.seconds)):
+                self.met[self._stage(runs[-1])] += 1
+            code = self.wait(self.start(runs[-1]))
+            assert code == 0, code
+        return runs
+
+    def _dies(self, name: str, after_s: float) -> bool:
+        """An attempt that is killed so late; whether it was still alive then."""
+        pid = self.start(name)
+        time.sleep(after_s)
+        os.kill(pid, signal.SIGKILL)
+        code = self.wait(pid)
+        assert code in (0, -signal.SIGKILL), code
+        return code != 0
 
     def difference(self, name: str) -> str:
         """What is not as in the undisturbed run: weights, optimizer and all other state, metrics, evaluations,
