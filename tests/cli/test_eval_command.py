@@ -44,7 +44,7 @@ def test_a_recipe_is_evaluated_with_the_model_it_starts_from(recipe, groupwise):
     assert ended.code == 0, ended.err
     assert "every answer" not in ended.out
     assert not (recipe.parent / "runs").exists()
-    assert "6 wrong and 0 of 0 right answers" in ended.out
+    assert "3 of 6 wrong, none right" in ended.out
     assert ended.out.count("✗") == 3
 
 
@@ -78,6 +78,8 @@ def test_a_task_without_answers_shows_answers_and_no_marks(recipe, groupwise):
 def test_what_cannot_be_evaluated(recipe, groupwise, trained):
     assert "is not a run but holds 2 of them" in groupwise("eval", trained["full"].parent).err
     assert "did you mean" in groupwise("eval", trained["full"].parent / "ful").err
+    near = trained["full"].parent.parent / "run" / "full"
+    assert f"there is no run at {near}; did you mean {trained['full']}?" in groupwise("eval", near).err
     assert "there is no such file" in groupwise("eval", "nowhere.toml").err
     assert "cannot write /proc/x" in groupwise("eval", "recipe.toml", "--out", "/proc/x").err
     (recipe.parent / "rows.jsonl").write_text('{"prompt": "1", "answer": "2"}\n')

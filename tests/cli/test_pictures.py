@@ -94,13 +94,20 @@ def test_some_wrong_and_some_right_answers():
     answers = [answer(n, f"got {n}", correct=n % 3 == 0) for n in range(9)]
     answers.append(answer(9, "drawn", correct=True, greedy=False))
     lines = printed(answers_table(answers, 2, ascii_only=True), width=50).splitlines()
-    assert lines[0] == "2 of 6 wrong and 2 of 3 right answers"
+    assert lines[0] == "2 of 6 wrong, 2 of 3 right"
     assert [line.split() for line in lines if "got" in line] == [
         ["1", "+", "1", "=", "2", "x", "got", "1"],
         ["2", "+", "1", "=", "3", "x", "got", "2"],
         ["0", "+", "1", "=", "1", "ok", "got", "0"],
         ["3", "+", "1", "=", "4", "ok", "got", "3"],
     ]
+
+
+def test_what_is_shown_is_said_where_there_are_few_or_none():
+    wrong = [answer(n, "?", correct=False) for n in range(256)]
+    assert printed(answers_table(wrong, 3)).startswith("3 of 256 wrong, none right\n")
+    mixed = [*wrong[:2], answer(300, "!", correct=True)]
+    assert printed(answers_table(mixed, 3)).startswith("all 2 wrong, 1 right\n")
 
 
 def test_answers_that_nobody_judged_have_no_marks():

@@ -26,13 +26,23 @@ def test_train_says_where_everything_is_and_what_next(recipe, groupwise):
         "model  runs/toy/model\n"
         "\n"
         "talk to it     groupwise sample runs/toy\n"
-        "evaluate it    groupwise eval runs/toy evaluation.problems=500\n"
+        "evaluate it    groupwise eval runs/toy\n"
         "take it along  groupwise export runs/toy --out toy-model\n"
     )
     run = RunFolder.open(recipe.parent / "runs/toy")
     assert run.status == "finished"
     assert [row["label"] for row in run.evaluations()] == ["before", "after"]
     assert [row["step"] for row in run.metrics.read()] == [1, 2]
+
+
+def test_an_evaluation_is_advised_of_what_is_held_out(recipe, groupwise):
+    ended = groupwise("train", "recipe.toml", "train.steps=1", "evaluation.problems=2")
+    assert "evaluate it    groupwise eval runs/toy evaluation.problems=6\n" in ended.out
+    (recipe.parent / "rows.jsonl").write_text('{"prompt": "1+1=?", "answer": "2"}\n')
+    rows = 'task={kind = "dataset", path = "rows.jsonl"}'
+    ended = groupwise("train", "recipe.toml", rows, "train.steps=1", "run.name=none-held-out")
+    assert ended.code == 0, ended.err
+    assert "evaluate it" not in ended.out
 
 
 def test_overrides_win_and_are_on_record(recipe, groupwise):
@@ -73,6 +83,13 @@ def test_sft_and_the_command_that_goes_on_from_it(recipe, groupwise):
     assert groupwise(*words[1:]).code == 0
     trained = RunFolder.open(recipe.parent / "runs/warm-2").recipe().recipe
     assert (trained.model.id, trained.train.group_size) == (str(recipe.parent / "runs/warm/model"), 2)
+
+
+def test_sft_names_the_recipe_that_was_written_for_its_model(recipe, groupwise):
+    (recipe.parent / "broken.toml").write_text("[model")
+    (recipe.parent / "further.toml").write_text('[model]\nid = "runs/warm/model"\n')
+    ended = groupwise("sft", "recipe.toml", "run.name=warm", "optimizer.lr=1e-4")
+    assert "train it by rewards  groupwise train further.toml\n" in ended.out
 
 
 def test_a_model_beside_the_recipe_is_found_from_anywhere(recipe, groupwise, small, tmp_path, monkeypatch):

@@ -93,8 +93,21 @@ def test_trl(tmp_path, monkeypatch, capsys):
     assert recipe.rewards[0].function == "my_rewards:judge"
     for sign, name in [("!", "use_vllm"), ("!", "nonsense"), ("!", "reward_funcs"), ("-", "dataloader_num_workers")]:
         assert f"{sign} {name} = " in said
-    assert "19 settings" in said or "20 settings" in said
+    assert "19 settings, 3 lines need your look" in said
+    assert "num_train_epochs" not in said, "nobody said it, and max_steps decides"
     assert "groupwise train recipe.toml" in said
+
+
+def test_what_a_trl_file_left_to_its_default_is_said_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "args.yaml").write_text("model_name_or_path: m\ndataset_name: rows.jsonl\n")
+    assert main(["import", "trl", "args.yaml", "--rows", "80"]) == 0
+    assert (
+        "! num_train_epochs (not given, TRL's default) = 3: train.steps = 240 is for 80 rows" in capsys.readouterr().out
+    )
+    (tmp_path / "args.yaml").write_text("model_name_or_path: m\ndataset_name: rows.jsonl\nnum_train_epochs: 1\n")
+    assert main(["import", "trl", "args.yaml", "--rows", "80", "--out", "b.toml"]) == 0
+    assert capsys.readouterr().out.count("num_train_epochs") == 1
 
 
 def test_verl():
@@ -125,6 +138,14 @@ def test_openrlhf():
     known = fates(imported.lines)
     assert known["what_is_this"] == known["remote_rm_url"] == "lost"
     assert known["vllm_num_engines"] == known["micro_train_batch_size"] == "idle"
+
+
+def test_an_estimator_of_a_kl_that_there_is_not_is_left_away():
+    verl = read_verl({"actor_rollout_ref": {"actor": {"use_kl_loss": False, "kl_loss_type": "mse"}}}, "verl.yaml")
+    assert fates(verl.lines)["actor_rollout_ref.actor.kl_loss_type"] == "idle"
+    openrlhf = read_openrlhf("--init_kl_coef 0 --kl_estimator k2", "train.sh")
+    assert fates(openrlhf.lines)["kl_estimator"] == "idle"
+    assert not {"algorithm.divergence"} & {*verl.settings, *openrlhf.settings}
 
 
 def test_flags_in_all_their_forms():

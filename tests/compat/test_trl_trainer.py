@@ -436,6 +436,8 @@ def test_a_second_run_of_the_same_script_overwrites_nothing(tmp_path):
 
 
 def test_a_mistyped_argument_is_told(tmp_path):
+    with pytest.raises(TypeError, match="GRPOConfig has no field 'max_step': did you mean 'max_steps'"):
+        GRPOConfig(max_step=2)
     with pytest.raises(TypeError, match="no argument 'agrs': did you mean 'args'"):
         GRPOTrainer(model=tiny_model(), reward_funcs=[small_letters], agrs=config(tmp_path), train_dataset=DATA)
 

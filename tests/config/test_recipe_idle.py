@@ -34,7 +34,9 @@ def test_settings_that_count_and_defaults_are_fine(desk, smallest, more):
     assert desk.load(loaded.to_toml()).recipe == loaded.recipe
 
 
-@pytest.mark.parametrize("setting", ["kl_in = 'reward'", "kl_ratio = true", "beta_control = 'proportional'"])
+@pytest.mark.parametrize(
+    "setting", ["kl_in = 'reward'", "kl_ratio = true", "beta_control = 'proportional'", "divergence = 'k1'"]
+)
 def test_how_the_kl_is_taken_says_nothing_while_there_is_none(desk, smallest, setting):
     name = setting.split()[0]
     (complaint,) = desk.complaints(smallest + f"algorithm.{setting}\n")

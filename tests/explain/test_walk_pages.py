@@ -75,6 +75,14 @@ def test_both_languages_say_the_same_things():
     assert all(re.search(r"[\u4e00-\u9fff]", text) for key, text in chinese.items() if key not in same | {"tokens"})
 
 
+def test_formulas_are_told_in_the_language_of_the_page(walk):
+    english, chinese = (chapters(walk, words(language)) for language in ("en", "zh"))
+    for place in (2, 4, 5, 6):
+        assert "`" not in english[place].formulas[0]
+        assert re.search(r"[\u4e00-\u9fff]", chinese[place].formulas[0])
+    assert chinese[3].table.head == ("更新", "采样时的 logprob", "现在的 logprob", "差", "概率比")
+
+
 def test_every_function_that_a_chapter_names_exists(walk):
     for chapter in chapters(walk, words("en")):
         for name in chapter.code:

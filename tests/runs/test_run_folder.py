@@ -243,6 +243,8 @@ def test_what_is_not_a_run_gets_a_hint(tmp_path):
     run.model_path.mkdir()
     with pytest.raises(RunError, match=r"there is no run at .*gsm8k-smal; did you mean .*gsm8k-small\?"):
         RunFolder.open(tmp_path / "runs" / "gsm8k-smal")
+    with pytest.raises(RunError, match=r"no run at .*run/gsm8k-small; did you mean .*runs/gsm8k-small\?"):
+        RunFolder.open(tmp_path / "run" / "gsm8k-small")
     with pytest.raises(RunError, match=r"holds 1 of them: name one, such as .*gsm8k-small"):
         RunFolder.open(tmp_path / "runs")
     with pytest.raises(RunError, match=r"is a part of a run: name the run itself, .*gsm8k-small"):

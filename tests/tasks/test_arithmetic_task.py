@@ -107,11 +107,19 @@ def test_only_an_answer_in_its_tags_counts():
     assert not any(task.is_correct(text, columns) for text in ["936", "<answer>935</answer>", "<answer>936", ""])
 
 
-def test_one_digit_makes_too_few_problems_for_the_default_sizes():
+def test_sizes_that_do_not_fit_and_sizes_that_are_left_open():
     # One digit, two terms, "+": 81 problems of 45 kinds; ten kinds held out take at most 20 problems with them.
     assert len(arithmetic(digits=1, train_size=61, eval_size=10).train) == 61
     with pytest.raises(TaskError, match=r"only 81 different problems.*45 held-out and 0 training.*lower these"):
-        arithmetic(digits=1)
+        arithmetic(digits=1, eval_size=256)
+    few = arithmetic(digits=1)
+    assert len(few.held_out) == 8
+    assert len(few.train) == 81 - len(
+        {(a, b) for p in few.held_out for a, b in [p.columns["terms"], p.columns["terms"][::-1]]}
+    )
+    assert len(arithmetic(digits=2).held_out) == 256
+    assert 8100 - 2 * 256 <= len(arithmetic(digits=2).train) < 8100
+    assert (len(arithmetic().train), len(arithmetic().held_out)) == (20_000, 256)
 
 
 @pytest.mark.parametrize("wrong", [{"digits": 0}, {"terms": 1}, {"operations": ["*"]}, {"operations": []}])

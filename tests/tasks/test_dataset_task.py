@@ -1,11 +1,15 @@
 import csv
 import json
+import socket
+import time
 from itertools import count
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 
 from groupwise.config.schema import task_kinds
 from groupwise.errors import TaskError
@@ -166,6 +170,20 @@ def test_columns_that_do_not_exist(folder):
     )
     (folder / "a.jsonl").write_text(lines([{"prompt": "a"}, {"question": "b"}]))
     assert "a/train, row 1 has no column 'prompt'; it has question" in refusal("a.jsonl", folder)
+
+
+def test_a_hub_that_does_not_answer_is_told_at_once(folder, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        start = time.perf_counter()
+        message = refusal("someone/surely-not-a-dataset", folder)
+    assert time.perf_counter() - start < 10
+    assert "cannot be reached (" in message
+    assert "HF_ENDPOINT names a mirror. Check the id" in message
+    assert (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE) == (False, False)
 
 
 def test_the_hub_out_of_reach_is_one_message(folder):

@@ -92,7 +92,7 @@ def _tell_chapter(console: Console, chapter: Chapter, words: Words) -> None:
         for row, tone in zip(chapter.table.rows, chapter.table.tones, strict=True):
             table.add_row(*(Text(cell) for cell in row), style=COLOURS[tone] or None)
         console.print(table)
-    console.print(Text(f"{words['computed_by']}: {', '.join(chapter.code)}", style="dim"))
+    console.print(Text(f"{words['computed_by']} {', '.join(chapter.code)}", style="dim"))
 
 
 def _write(path: Path, walk: Walk, language: Literal["en", "zh"]) -> None:

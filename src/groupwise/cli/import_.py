@@ -24,7 +24,7 @@ def import_(
 ) -> None:
     """Write a recipe that says the same, and say what became of each setting.
 
-    Lines that begin with "-" change nothing here, and those with "!" are not taken over: look at them.
+    Lines that begin with "-" change nothing here, and those with "!" need your look.
     """
     from groupwise.config import load_recipe
     from groupwise.runs.files import cannot_write
@@ -40,7 +40,11 @@ def import_(
     for line in sorted(imported.lines, key=lambda line: line.fate):
         typer.echo(str(line))
     lost = sum(line.fate == "lost" for line in imported.lines)
-    typer.echo(f"\n{out}: {len(imported.lines)} settings were read, {lost} of them are not taken over")
+    read = len({line.name for line in imported.lines})
+    look = (
+        "one line needs your look" if lost == 1 else f"{lost} lines need your look" if lost else "all are accounted for"
+    )
+    typer.echo(f"\n{out}: {read} settings, {look}")
     try:
         load_recipe(out)
     except RecipeError as error:

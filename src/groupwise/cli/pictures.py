@@ -103,7 +103,7 @@ def answers_table(
     greedy = [answer for answer in answers if answer.greedy]
     wrong, right = ([a for a in greedy if a.correct is truth] for truth in (False, True))
     shown = [*wrong[:limit], *right[:limit]]
-    title = f"{len(wrong[:limit])} of {len(wrong)} wrong and {len(right[:limit])} of {len(right)} right answers"
+    title = f"{_some(wrong, limit, 'wrong')}, {_some(right, limit, 'right')}"
     if not judged:
         shown = greedy[:limit]
         title = f"the first {len(shown)} of {len(greedy)} answers"
@@ -117,6 +117,13 @@ def answers_table(
         table.add_row(_excerpt(_question(answer.problem.prompt)), *expected, answered)
     # Not as the table's own title, which is broken where the table is narrow.
     return Group(Text(title, style="dim"), table)
+
+
+def _some(answers: Sequence[EvaluatedAnswer], limit: int, kind: str) -> str:
+    """How many of them are shown, in words that do not count to nothing."""
+    if len(answers) <= limit:
+        return f"{'all ' if len(answers) > 1 else ''}{len(answers)} {kind}" if answers else f"none {kind}"
+    return f"{limit} of {len(answers)} {kind}"
 
 
 def _level(value: float, low: float, high: float, top: int) -> int:

@@ -47,6 +47,8 @@ EXAMPLES = {
     "task.revision": '"main"',
     "task.eval_split": '"test"',
     "task.limit": "1000",
+    "task.train_size": "20_000",
+    "task.eval_size": "256",
     "sft.path": '"demonstrations.jsonl"',
     "task.environment": '"environment.py:make"',
     "task.difficulty": "1",

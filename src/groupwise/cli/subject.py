@@ -55,10 +55,10 @@ def subject(name: str, overrides: Sequence[str] = (), *, with_task: bool = False
 
 def _refuse_what_is_no_model(path: Path) -> None:
     """A folder that is neither run nor model, and a path among runs: better told here than by asking the hub."""
-    from groupwise.runs.names import not_a_run
+    from groupwise.runs.names import meant, not_a_run
 
     if path.is_dir():
         if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise RunError(f"{not_a_run(path)}. Nor is it a model: there is no config.json in it")
-    elif path.parent != Path() and path.parent.is_dir() and any(path.parent.glob("*/run.json")):
+    elif path.parent != Path() and (meant(path) if not path.parent.is_dir() else any(path.parent.glob("*/run.json"))):
         raise RunError(not_a_run(path))

@@ -8,9 +8,10 @@ or transformers had once and that scripts still use are fields, too; `None` mean
 
 from __future__ import annotations
 
+import difflib
 import warnings
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
@@ -105,6 +106,16 @@ class SharedConfig(TrainingArguments):
     save_safetensors: bool | None = None
     logging_dir: str | None = None
     group_by_length: bool | None = None
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """A name that is no field is a TypeError that knows better than Python's own."""
+        known = [field.name for field in fields(cls) if field.init]
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f": did you mean {near[0]!r}?" if near else ". The fields are those of TRL 1.16.0"
+                raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """What a script may have left to the class is filled in, as TRL fills it in."""

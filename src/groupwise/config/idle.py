@@ -30,9 +30,9 @@ def note_idle(recipe: Recipe, draft: Draft) -> None:
                 )
     _note_alarms_and_loops(recipe, draft)
     algorithm, preset = recipe.algorithm, PRESETS[recipe.algorithm.preset]
-    chosen = {"kl_in": algorithm.kl_in, "kl_ratio": algorithm.kl_ratio, "beta_control": algorithm.beta_control}
-    for key, value in chosen.items():
-        if algorithm.beta == 0 and value != preset.get(key, AlgorithmSection.model_fields[key].default):
+    for key in ("divergence", "kl_in", "kl_ratio", "beta_control"):
+        usual = preset.get(key, AlgorithmSection.model_fields[key].default)
+        if algorithm.beta == 0 and algorithm.model_dump()[key] != usual:
             _note(draft, ("algorithm", key), ("algorithm", "beta"), "what becomes of the KL term, but there is none")
 
 

@@ -41,10 +41,10 @@ class ArithmeticTask(TaskSection):
     """Numbers in a problem."""
     operations: list[Literal["+", "-"]] = Field(default=["+"], min_length=1)
     """Operations to draw from."""
-    train_size: int = Field(default=20_000, ge=1, le=100_000_000)
-    """Problems to train on."""
-    eval_size: int = Field(default=256, ge=1, le=100_000_000)
-    """Held-out problems; none of them is ever trained on."""
+    train_size: int | None = Field(default=None, ge=1, le=100_000_000)
+    """Problems to train on; unset: 20,000, or all there are where numbers are short."""
+    eval_size: int | None = Field(default=None, ge=1, le=100_000_000)
+    """Held-out problems; none of them is ever trained on. Unset: 256, or a tenth of all there are."""
     worked: float = Field(default=1.0, ge=0, le=1)
     """Share of the demonstrations that work the sum out; the others state the answer at once."""
 

@@ -80,7 +80,7 @@ def _sample(walk: Walk, words: Words) -> Chapter:
     return Chapter(
         title=words["sample"],
         paragraphs=(words["sample_text"].format(size=len(walk.answers), draw=walk.draw),),
-        formulas=(f"{words['prompt']}: {shown(str(walk.problem.prompt))}",),
+        formulas=(f"{words['prompt']} {shown(str(walk.problem.prompt))}",),
         code=(name_of(Rollouts.sample), name_of(Policy.logprobs)),
         table=_table(("#", words["answer"], words["tokens"], words["probability"]), rows),
     )
@@ -105,7 +105,7 @@ def _advantages(walk: Walk, words: Words) -> Chapter:
     paragraphs = [words["advantages_text"].format(mean=f"{walk.mean:.2f}", std=f"{walk.std:.2f}")]
     if not any(answer.advantage for answer in walk.answers):
         paragraphs.append(words["no_signal"])
-    formulas = [_summary(entry.function)]
+    formulas = [_summary(entry.function, words)]
     if entry.name == "group_normalized":
         best = max((a for a in walk.answers if a.reward is not None), key=lambda answer: answer.advantage)
         formulas.append(f"({best.reward:g} - {walk.mean:g}) / ({walk.std:.4f} + {STD_FLOOR:g}) = {best.advantage:+.4f}")
@@ -136,7 +136,7 @@ def _ratio(walk: Walk, words: Words) -> Chapter:
             words["ratio_one"].format(token=f"'{text}'", number=number, advantage=f"{answer.advantage:+.2f}")
         )
         table = _table(
-            (words["update"], "logprob, old", "logprob, now", words["difference"], "ratio"),
+            tuple(words[key] for key in ("update", "old_logprob", "new_logprob", "difference", "the_ratio")),
             list(_followed_rows(walk, answer, token, words)),
         )
     return Chapter(
@@ -191,7 +191,7 @@ def _clip(walk: Walk, words: Words) -> Chapter:
     return Chapter(
         title=words["clip"],
         paragraphs=(words["clip_text"].format(low=f"{1 - section.clip_low:g}", high=f"{1 + section.clip_high:g}"),),
-        formulas=(_summary(surrogate),),
+        formulas=(_summary(surrogate, words),),
         code=(name_of(surrogate),),
         table=_table((words["update"], words["smallest"], words["largest"], words["stopped"]), rows),
         figure="surrogate",
@@ -206,7 +206,7 @@ def _kl(walk: Walk, words: Words) -> Chapter:
     return Chapter(
         title=words["kl"],
         paragraphs=(words["kl_text"].format(beta=f"{walk.recipe.algorithm.beta:g}"),),
-        formulas=(_summary(divergence),),
+        formulas=(_summary(divergence, words),),
         code=(name_of(divergence),),
         table=_table((words["update"], words["mean_kl"]), rows),
     )
@@ -229,7 +229,7 @@ def _loss(walk: Walk, words: Words) -> Chapter:
     return Chapter(
         title=words["loss"],
         paragraphs=tuple(paragraphs),
-        formulas=(_summary(weights.function),),
+        formulas=(_summary(weights.function, words),),
         code=("groupwise.learner.objective.objective", name_of(weights.function)),
         table=_table((words["update"], words["the_loss"], words["gradient"], words["rate"]), rows),
     )
@@ -291,6 +291,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
 
 
-def _summary(function: Callable[..., Any]) -> str:
-    """What its docstring says first: for an entry of the maths that is its formula."""
-    return " ".join((inspect.getdoc(function) or function.__qualname__).split("\n\n")[0].split())
+def _summary(function: Callable[..., Any], words: Words) -> str:
+    """Its formula in the language of the page, or what its docstring says first: of an entry that is its formula."""
+    said = words.get(f"formula_{function.__name__}") if function.__module__.startswith("groupwise.") else None
+    first = (inspect.getdoc(function) or function.__qualname__).split("\n\n")[0]
+    return said or " ".join(first.replace("`", "").split())

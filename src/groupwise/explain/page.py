@@ -57,7 +57,7 @@ def _chapter(chapter: Chapter, walk: Walk, words: Words) -> str:
     if chapter.table is not None:
         parts.append(_table(chapter.table))
     names = ", ".join(f"<code>{escape(name)}</code>" for name in chapter.code)
-    parts.append(f'<p class="code">{escape(words["computed_by"])}: {names}</p>')
+    parts.append(f'<p class="code">{escape(words["computed_by"])} {names}</p>')
     return "\n".join(parts)
 
 

@@ -32,8 +32,8 @@ def not_a_run(path: Path) -> str:
     if path.is_file():
         return f"{path} is a file, not the folder of a run"
     if not path.exists():
-        near = difflib.get_close_matches(path.name, _runs_in(path.parent), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else "check the path"
+        near = meant(path)
+        hint = f"did you mean {' or '.join(map(str, near))}?" if near else "check the path"
         return f"there is no run at {path}; {hint}"
     inside = _runs_in(path)
     if inside:
@@ -42,6 +42,19 @@ def not_a_run(path: Path) -> str:
     if (path.parent / "run.json").is_file():
         return f"{path} is a part of a run: name the run itself, {path.parent}"
     return f"{path} is not a run: it has no run.json; name a folder that `groupwise train` wrote, such as runs/demo"
+
+
+def meant(path: Path) -> list[Path]:
+    """Runs whose place is spelled nearly so, the folder of runs included: `run/demo` for `runs/demo`."""
+    folders, place = [path.parent], path.parent
+    if not place.is_dir() and place.parent.is_dir():
+        beside = [entry.name for entry in place.parent.iterdir() if entry.is_dir()]
+        folders = [place.with_name(name) for name in difflib.get_close_matches(place.name, beside, n=2)]
+    return [
+        folder / name
+        for folder in folders
+        for name in difflib.get_close_matches(path.name, _runs_in(folder), n=3, cutoff=0.5)
+    ]
 
 
 def _runs_in(folder: Path) -> list[str]:

@@ -26,6 +26,8 @@ SYSTEM_PROMPT = (
     "<reasoning>your working</reasoning><answer>the result, only the number</answer>"
 )
 
+TRAIN_SIZE, EVAL_SIZE, EVAL_SHARE = 20_000, 256, 10
+"""Sizes that nobody asked for. At most one of so many problems is held out."""
 _SHUFFLED_WHOLE = 100_000
 """Up to so many possible problems, all of them are shuffled; above, they are drawn until they are new."""
 
@@ -35,8 +37,8 @@ def arithmetic(
     digits: int = 3,
     terms: int = 2,
     operations: Sequence[str] = ("+",),
-    train_size: int = 20_000,
-    eval_size: int = 256,
+    train_size: int | None = None,
+    eval_size: int | None = None,
     worked: float = 1.0,
     system_prompt: str | None = None,
     seed: int = 0,
@@ -44,8 +46,9 @@ def arithmetic(
     """Problems with `terms` numbers of exactly `digits` digits each (1 to 9, 10 to 99, ...).
 
     No two are alike, and the same seed gives the same ones. More training problems, or fewer, leave the held-out ones
-    as they are. `worked` is the share of the demonstrations that reason before they answer. Raises a TaskError when
-    there are not that many different problems.
+    as they are. `worked` is the share of the demonstrations that reason before they answer. Sizes that are left open
+    are 20,000 and 256, or what fits where there are few problems; one that was asked for and does not fit is a
+    TaskError.
 
     Example: `arithmetic(digits=2, terms=3, operations=["+", "-"], train_size=1000, eval_size=100)`
     """
@@ -117,8 +120,11 @@ class _Space:
 
 
 def _divided(
-    space: _Space, train_size: int, eval_size: int, rng: random.Random
+    space: _Space, train_size: int | None, eval_size: int | None, rng: random.Random
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    fitting = train_size is None
+    train_size = TRAIN_SIZE if train_size is None else train_size
+    eval_size = max(1, min(EVAL_SIZE, space.size // EVAL_SHARE)) if eval_size is None else eval_size
     held_out: dict[tuple[int, ...], tuple[int, ...]] = {}
     train: list[tuple[int, ...]] = []
     for signed in space.in_random_order(rng):
@@ -131,7 +137,7 @@ def _divided(
             train.append(signed)
         else:
             break
-    if len(held_out) < eval_size or len(train) < train_size:
+    if len(held_out) < eval_size or len(train) < (1 if fitting else train_size):
         raise TaskError(
             f"there are only {space.size} different problems of this kind, enough for {len(held_out)} held-out and "
             f"{len(train)} training ones beside them, not for task.eval_size = {eval_size} and task.train_size = "

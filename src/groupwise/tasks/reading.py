@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from groupwise.errors import TaskError
+from groupwise.tasks.hub import cached_unless_reachable
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -161,11 +162,13 @@ READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
 def _from_hub(source: Source, split: str, most: int | None) -> list[Row]:
     datasets: Any = import_module("datasets")
     where = {"split": split, "revision": source.revision, "streaming": source.streams}
-    try:
-        return list(islice(datasets.load_dataset(source.path, source.name, **where), most))
-    except Exception as error:
-        # The library raises a dozen kinds of errors, from its own, huggingface_hub and the HTTP client below.
-        raise TaskError(
-            f"the split {split!r} of {source.path!r} (configuration {source.name}) could not be loaded from the hub: "
-            f"{type(error).__name__}: {error}. Check the id and the network, or give the path of a folder of files"
-        ) from error
+    with cached_unless_reachable(source.path) as silence:
+        try:
+            return list(islice(datasets.load_dataset(source.path, source.name, **where), most))
+        except Exception as error:
+            # The library raises a dozen kinds of errors, from its own, huggingface_hub and the HTTP client below.
+            raise TaskError(
+                f"the split {split!r} of {source.path!r} (configuration {source.name}) could not be loaded from the "
+                f"hub: {silence or f'{type(error).__name__}: {error}'}. Check the id and the network, or give the path "
+                "of a folder of files"
+            ) from error

@@ -111,6 +111,7 @@ def read_openrlhf(text: str, source: str) -> Imported:
     imported.settings = {**own, **imported.settings}
     if "init_kl_coef" in given and "use_kl_loss" not in given and float(given["init_kl_coef"]):
         imported.settings["algorithm.kl_in"] = "reward"
+    imported.leave_idle_divergence()
     return imported
 
 

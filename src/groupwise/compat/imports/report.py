@@ -8,7 +8,7 @@ optimizer.lr = 1e-06          actor_rollout_ref.actor.optim.lr = 1e-6
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from groupwise.config.toml_text import toml_value
@@ -53,6 +53,17 @@ class Imported:
     def lose(self, name: str, value: Any, words: str) -> None:
         """There is no such thing here."""
         self.lines.append(Line(name, value, "lost", f"not taken over: {words}"))
+
+    def leave_idle_divergence(self) -> None:
+        """An estimator of a KL that has no coefficient says nothing, and a recipe that names it is refused."""
+        if self.settings.get("algorithm.beta") or self.settings.pop("algorithm.divergence", None) is None:
+            return
+        words = "changes nothing here: there is no KL to estimate"
+        divergence = "algorithm.divergence = "
+        self.lines = [
+            replace(line, fate="idle", words=words) if line.words.startswith(divergence) else line
+            for line in self.lines
+        ]
 
     def to_toml(self) -> str:
         """The recipe, a table for each section."""

@@ -49,9 +49,11 @@ def read_trl(given: Mapping[str, Any], source: str, problems: int) -> Imported:
         else:
             imported.lines.append(Line(name, value, "taken", RULES[name].words))
     if kept.get("max_steps", -1) <= 0:
-        imported.lose(
-            "num_train_epochs", kept.get("num_train_epochs", 3), f"train.steps is for {problems:,} rows: check it"
-        )
+        name = "num_train_epochs"
+        said = name if name in kept else f"{name} (not given, TRL's default)"
+        steps = f"train.steps = {translated.settings['train.steps']} is for {problems:,} rows: give --rows, or set it"
+        imported.lines = [line for line in imported.lines if line.name != name]
+        imported.lines.append(Line(said, kept.get(name, 3), "lost", steps))
     return imported
 
 

@@ -116,6 +116,7 @@ def read_verl(tree: Mapping[str, Any], source: str) -> Imported:
     imported.settings = {"algorithm.preset": "grpo", "task.kind": "dataset", **imported.settings}
     for name, settings in joined.items():
         imported.take(name, given[name], settings)
+    imported.leave_idle_divergence()
     return imported
 
 
