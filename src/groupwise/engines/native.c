@@ -9,14 +9,9 @@
  *
  * The caller, pages.py and native.py, owns all memory. Nothing here allocates, and every index comes from there.
  */
-#include "../models/vectors.h"
+#include "../models/panels.h"
 
-#define TILE (LANES == 8 ? 6 : 8) /* rows of a product that the registers hold: AVX has half as many as AVX-512 */
-#define PANEL 32
-#define PARTS (PANEL / LANES)
-#define AHEAD 16 /* rows of a panel that are fetched before they are needed */
 #define CHUNK 8 /* rows of a slot that attend together */
-#define UNROLL _Pragma("GCC unroll 8")
 
 typedef struct {
     const float *norm, *inward, *inward_bias, *query_norm, *key_norm, *outward, *outward_bias;
@@ -40,53 +35,6 @@ typedef struct {
     float *work;                                     /* see work_floats */
     float *features;                                 /* [rows][dim] */
 } Step;
-
-static inline int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
-/* c[m][PANEL] = x[m][k] @ panel[k][PANEL], onto what is there, or onto a bias. */
-static inline __attribute__((always_inline)) void tile(const int m, const float *restrict x, int64_t x_stride,
-                                                       const float *restrict panel, int64_t k, float *restrict c,
-                                                       int64_t c_stride, const float *restrict bias, int onto) {
-    for (int half = 0; half < PARTS; half += 2) {
-        vec sum[TILE][2];
-        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++) {
-            int64_t at = (half + j) * LANES;
-            sum[i][j] = bias ? load(bias + at) : splat(0);
-            if (onto) sum[i][j] += load(c + i * c_stride + at);
-        }
-        const float *w = panel + half * LANES;
-        for (int64_t d = 0; d < k; d++, w += PANEL) {
-            vec first = load(w), second = load(w + LANES);
-            __builtin_prefetch(w + AHEAD * PANEL);
-            __builtin_prefetch(w + AHEAD * PANEL + LANES);
-            UNROLL for (int i = 0; i < m; i++) {
-                vec one = splat(x[i * x_stride + d]);
-                sum[i][0] += one * first;
-                sum[i][1] += one * second;
-            }
-        }
-        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++)
-            store(c + i * c_stride + (half + j) * LANES, sum[i][j]);
-    }
-}
-
-/* The same for any number of rows. */
-static void product(int64_t rows, const float *x, int64_t x_stride, const float *panel, int64_t k, float *c,
-                    int64_t c_stride, const float *bias, int onto) {
-    int64_t row = 0;
-    for (; row + TILE <= rows; row += TILE)
-        tile(TILE, x + row * x_stride, x_stride, panel, k, c + row * c_stride, c_stride, bias, onto);
-    x += row * x_stride, c += row * c_stride;
-    switch (rows - row) {
-#define REST(m) case m: tile(m, x, x_stride, panel, k, c, c_stride, bias, onto); break;
-        REST(1) REST(2) REST(3) REST(4) REST(5)
-#if LANES != 8
-        REST(6) REST(7)
-#endif
-    }
-}
 
 /* All panels of a matrix, shared out over the threads of the region around it. */
 static void matrix(int64_t rows, const float *x, int64_t x_stride, const float *weights, int64_t k, int64_t n, float *c,

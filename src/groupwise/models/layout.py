@@ -18,7 +18,7 @@ from groupwise.models.attention import Terms
 from groupwise.models.blocks import Blocks, Line
 from groupwise.models.kernels import Heads, Seen
 from groupwise.models.trees import PackedTrees, Span
-from groupwise.models.trunk_attention import Calls, attend_row, kernel_for
+from groupwise.models.trunk_attention import RowAttention, attend_row, attention_for
 
 
 class PackedLayout:
@@ -35,7 +35,7 @@ class PackedLayout:
         self._on_trunk = on_trunk
         self._lines = _lines(packed.spans)
         self._reach = max(line.followed + line.length for line in self._lines)
-        self._calls: dict[Heads, Calls] = {}
+        self._calls: dict[Heads, RowAttention] = {}
         self._blocks: Blocks | None = None
         self.heard: list[tuple[nn.Module, int | None]] = []
         """The layers that attended, in turn, each with the window that it named."""
@@ -53,17 +53,17 @@ class PackedLayout:
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         return self._blocks.attend(q, k, v, terms)[None]
 
-    def _calls_for(self, query: Tensor, key: Tensor, value: Tensor, terms: Terms) -> Calls | None:
+    def _calls_for(self, query: Tensor, key: Tensor, value: Tensor, terms: Terms) -> RowAttention | None:
         """The kernel calls of this layer; `None` if it asks for what no kernel does."""
         if terms.softcap is not None or (terms.window is not None and terms.window < self._reach):
             return None
         heads = Heads(query.shape[1], key.shape[1], query.shape[3])
-        if value.shape != key.shape or (kernel := kernel_for(query.device, query.dtype, heads)) is None:
+        if value.shape != key.shape or (lines := attention_for(query.device, query.dtype, heads)) is None:
             return None
         if heads not in self._calls:
             own = [Seen(run, run) for run in (slice(line.start, line.start + line.length) for line in self._lines)]
             trunk = [Seen(run, span.trunk) for span in self._spans if (run := _branches(span)).stop > run.start]
-            self._calls[heads] = Calls.of(kernel, own, trunk, heads, self._device)
+            self._calls[heads] = lines(own, trunk, heads, self._device)
         return self._calls[heads]
 
 

@@ -11,22 +11,40 @@ of the merged softmax, see `groupwise.models.kernels`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from groupwise.models import compiled_attention
+from groupwise.models.compiled_attention import CompiledRow
 from groupwise.models.kernels import Call, CpuFlash, CudaFlash, Heads, Kernel, Row, Seen
 
 log = logging.getLogger(__name__)
 
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}
 """Difference from a softmax written out that is only rounding, relative to the largest number."""
+
+
+class RowAttention(Protocol):
+    """Attends for one row, whose lines it knows."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """[1, heads, tokens, dim] -> output of that shape, and logsumexp [1, heads, tokens]."""
+        ...
+
+    def backward(self, grad: Tensor, row: Row, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the row's queries, keys and values."""
+        ...
+
+
+Lines = Callable[[Sequence[Seen], Sequence[Seen], Heads, torch.device], RowAttention]
+"""(own, trunk, heads, device): own lines, which tile the row, and what branches see of their trunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +58,11 @@ class Calls:
     def of(
         cls, kernel: Kernel, own: Sequence[Seen], trunk: Sequence[Seen], heads: Heads, device: torch.device
     ) -> Calls:
-        """Of these lines. Those of `own` tile the row."""
+        """See `Lines`."""
         return cls(kernel.calls(own, heads, device, causal=True), kernel.calls(trunk, heads, device, causal=False))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """[1, heads, tokens, dim] -> output of that shape, and logsumexp [1, heads, tokens]."""
+        """See `RowAttention`."""
         out = _empty_like(query)
         lse = _empty_like(query[..., 0], torch.promote_types(query.dtype, torch.float32))
         for call in self.own:
@@ -56,7 +74,7 @@ class Calls:
         return out, lse
 
     def backward(self, grad: Tensor, row: Row, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the row's queries, keys and values."""
+        """See `RowAttention`."""
         dq, dk, dv = _empty_like(row.query), _empty_like(row.key), _empty_like(row.value)
         for call in self.own:
             q, k, v = call.backward(grad, row, scale)
@@ -90,7 +108,7 @@ def _merge(call: Call, out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor)
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, calls: Calls, scale: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, calls: RowAttention, scale: float) -> Tensor:
         out, lse = calls.forward(query, key, value, scale)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.calls, ctx.scale = calls, scale
@@ -100,31 +118,39 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         row = Row(*cast("tuple[Tensor, Tensor, Tensor, Tensor, Tensor]", ctx.saved_tensors))
-        return *cast(Calls, ctx.calls).backward(grads[0], row, ctx.scale), None, None
+        return *cast(RowAttention, ctx.calls).backward(grads[0], row, ctx.scale), None, None
 
 
-def attend_row(query: Tensor, key: Tensor, value: Tensor, calls: Calls, scale: float) -> Tensor:
+def attend_row(query: Tensor, key: Tensor, value: Tensor, calls: RowAttention, scale: float) -> Tensor:
     """[1, heads, tokens, dim], keys and values with their own heads -> [1, tokens, heads, dim]. Differentiable once."""
     return cast(Tensor, _Attention.apply(query, key, value, calls, scale)).transpose(1, 2)
 
 
 @cache
-def kernel_for(device: torch.device, dtype: torch.dtype, heads: Heads) -> Kernel | None:
-    """The kernel for this device and precision, proven there once for heads of this kind; `None` if there is none."""
-    kernel: Kernel | None = None
+def attention_for(device: torch.device, dtype: torch.dtype, heads: Heads) -> Lines | None:
+    """The fastest way on this device and in this precision, proven there once for heads of this kind; `None` if there
+    is none."""
+    for lines in _ways(device, dtype, heads):
+        if not (why := _differs(lines, device, dtype, heads)):
+            return lines
+        log.warning("attention on %s in %s takes a slower way: %s", device, dtype, why)
+    return None
+
+
+def _ways(device: torch.device, dtype: torch.dtype, heads: Heads) -> list[Lines]:
+    ways: list[Lines] = []
+    if compiled_attention.fits(device, dtype):
+        ways.append(CompiledRow.of)
     # Before 2.9 the kernel of the CPU read keys beyond their end if they had fewer heads than the queries.
     if device.type == "cpu" and (heads.queries == heads.keys or torch.__version__ >= "2.9"):
-        kernel = CpuFlash()
+        ways.append(partial(Calls.of, CpuFlash()))
     if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
-        kernel = CudaFlash()
-    if kernel is not None and (why := _differs(kernel, device, dtype, heads)):
-        log.warning("attention on %s in %s takes the slower way: %s", device, dtype, why)
-        return None
-    return kernel
+        ways.append(partial(Calls.of, CudaFlash()))
+    return ways
 
 
-def _differs(kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: Heads) -> str:
-    """How the kernel differs from a softmax written out, forward or backward, on three small trees; empty if it does
+def _differs(lines: Lines, device: torch.device, dtype: torch.dtype, heads: Heads) -> str:
+    """How it differs from a softmax written out, forward or backward, on three small trees; empty if it does
     not."""
     # Trunks of 9, 1 and 3 tokens; branches of 2, 7 and 1, of none, and of 40.
     own = [slice(*ends) for ends in pairwise((0, 9, 11, 18, 19, 20, 23, 63))]
@@ -140,7 +166,7 @@ def _differs(kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: He
         expected = _written_out((exact[0], exact[1], exact[2]), visible.to(device), 0.3)
         expected_grads = torch.autograd.grad(expected, exact, grad.to(expected.dtype))
         try:
-            calls = Calls.of(kernel, [Seen(run, run) for run in own], trunk, heads, device)
+            calls = lines([Seen(run, run) for run in own], trunk, heads, device)
             with torch.no_grad():
                 out, lse = calls.forward(query, key, value, 0.3)
                 grads = calls.backward(grad, Row(query, key, value, out, lse), 0.3)
@@ -148,7 +174,7 @@ def _differs(kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: He
             return f"{type(error).__name__}: {error}".splitlines()[0][:200]
         pairs = zip((out, *grads), (expected.detach(), *expected_grads), strict=True)
         gap = max(float((one.to(other.dtype) - other).abs().max() / other.abs().max()) for one, other in pairs)
-    return "" if gap <= CLOSE[dtype] else f"its kernel is wrong by {gap:.1e}"
+    return "" if gap <= CLOSE[dtype] else f"the fast one is wrong by {gap:.1e}"
 
 
 def _written_out(row: tuple[Tensor, Tensor, Tensor], visible: Tensor, scale: float) -> Tensor:

@@ -20,7 +20,7 @@ static inline vec load(const float *p) {
     return v;
 }
 static inline void store(float *p, vec v) { memcpy(p, &v, sizeof v); }
-static inline vec splat(float x) { return (vec){0} + x; }
+static inline vec splat(float x) { return x - (vec){0}; } /* 0 + x would be an addition: it turns -0 into 0 */
 static inline float sum_of(vec v) {
     float total = 0;
     for (int i = 0; i < LANES; i++) total += v[i];
@@ -34,7 +34,7 @@ static inline vec larger(vec a, vec b) {
 /* exp, to 2 units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes). */
 static inline vec exp_of(vec x) {
     const vec low = splat(-87.3f), high = splat(88.0f), magic = splat(12582912.0f);
-    x = -larger(-larger(x, low), -high);
+    x = -larger(-high, -larger(low, x)); /* in this order NaN stays NaN */
     vec n = (x * 1.44269504088896341f + magic) - magic;
     vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vec p = splat(1.9875691500e-4f);
