@@ -2,6 +2,6 @@
 
 import sys
 
-from groupwise.cli.main import main
+from groupwise.cli.start import start
 
-sys.exit(main())
+sys.exit(start())

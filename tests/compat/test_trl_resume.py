@@ -50,6 +50,42 @@ def test_what_was_killed_goes_on_to_the_last_bit(tmp_path, more, named):
         assert torch.equal(value, weights(trainer)[name])
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_in_the_same_program_the_reference_stays_where_training_began(tmp_path, cut):
+    """The same trainer goes back to a checkpoint; with a KL term to where its first run began."""
+    settings = {**SAVING, "beta": 0.3, "num_iterations": 2, "max_steps": 12, "save_steps": 4, "learning_rate": 1e-2}
+    whole = made(tmp_path / "whole", settings=settings)
+    whole.train()
+    assert numbers(whole)[-1]["kl"] > 1e-3, "the policy has left the reference"
+    trainer = made(tmp_path / "again", callbacks=[Ends] if cut else None, settings=settings)
+    if cut:
+        with pytest.raises(KilledError):
+            trainer.train()
+        trainer.remove_callback(Ends)
+    else:
+        trainer.train()
+    result = trainer.train(str(tmp_path / "again" / "out" / "checkpoint-4"))
+    assert result.global_step == 12
+    assert numbers(trainer) == numbers(whole)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(trainer)[name])
+
+
+@pytest.mark.parametrize("adapters", [None, LORA])
+def test_after_an_end_that_was_none_another_run_begins_with_the_weights_as_they_are(tmp_path, adapters):
+    """And the trainer's model is the one that it trains."""
+    trainer = made(tmp_path, callbacks=[Ends], settings=SAVING, peft_config=adapters)
+    with pytest.raises(KilledError):
+        trainer.train()
+    before = weights(trainer)
+    trainer.remove_callback(Ends)
+    assert trainer.train().global_step == 6
+    assert trainer.run.path.name == "run-2"
+    after = weights(trainer)
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
 def test_an_earlier_checkpoint_of_a_finished_run(tmp_path):
     first = made(tmp_path, settings=SAVING)
     first.train()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 
@@ -108,3 +109,19 @@ def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path):
     path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
     with pytest.raises(RunError, match=r"metrics\.jsonl:2 "):
         read_rows(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(RunError, match=r"metrics\.jsonl is a pipe or a device"):
+        read_rows(path)
+    with pytest.raises(RunError, match=r"cannot write .*metrics\.jsonl: a pipe is in the way"):
+        append_row(path, {"step": 1})
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(RunError, match="a pipe is in the way"):
+        append_row(path, {"step": 1})
+    os.close(reader)
+    write_text(path, "a whole file takes its place")
+    assert path.is_file()

@@ -152,6 +152,7 @@ def test_the_lock_of_a_later_process_with_the_same_number_is_stale(tmp_path):
 def test_a_lock_from_another_host_cannot_be_judged(tmp_path):
     run = create(tmp_path)
     lock = {"pid": 1, "host": "not-" + socket.gethostname(), "since": "2026-01-01", "process_start": "1"}
+    (run.path / "lock").unlink()
     (run.path / "lock").write_text(json.dumps(lock))
     assert run.status == "running"
     with pytest.raises(RunError, match=r"in use by process 1 on not-.* no longer running, delete .*lock"):

@@ -1,6 +1,7 @@
 """Waits that are too long: told, dumped, broken off; and a process that no signal reaches ends all the same."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -131,3 +132,32 @@ def test_a_reward_that_never_returns_ends_the_run_and_names_itself(tmp_path):
     run = tmp_path / "toy"
     assert '"status": "failed"' in (run / "run.json").read_text()
     assert "in sleeper" in (run / "log").read_text()
+
+
+STOPPED = """
+import sys, time
+from pathlib import Path
+from groupwise.config.guards import DeadlinesSection
+from groupwise.training.deadlines import Deadlines
+
+with Deadlines(DeadlinesSection(grade=1.0), Path(sys.argv[1]), print, grace=60) as deadlines:
+    with deadlines.waiting("grade", "judge"):
+        print("waits", flush=True)
+        time.sleep(float(sys.argv[2]))
+    print("done", flush=True)
+"""
+
+
+def test_who_was_stopped_is_not_late(tmp_path):
+    """Ctrl-Z for longer than the deadline; afterwards time counts as before."""
+    for sleeps, ends in (("0.3", 0), ("30", 1)):
+        command = [sys.executable, "-c", STOPPED, str(tmp_path / "log"), sleeps]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "waits\n"
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(1.3)
+            process.send_signal(signal.SIGCONT)
+            said, error = process.communicate(timeout=20)
+        assert process.returncode == ends, error
+        assert ("done" in said) == (not ends)
+        assert ("judge took longer than 1 s" in error) == bool(ends)

@@ -104,7 +104,9 @@ def test_what_was_left_ends_as_if_it_had_not_been(tmp_path, monkeypatch, kind):
     with pytest.raises(LeftError):
         trainer("left", leaving_after(1)).train()
     with pytest.raises(LeftError), monkeypatch.context() as killed:
-        killed.setattr(Keeper, "close", lambda keeper: keeper._beside.finish())  # what was not saved yet is lost
+        killed.setattr(
+            Keeper, "close", lambda keeper, seconds: keeper._beside.finish()
+        )  # what was not saved yet is lost
         trainer("left", leaving_after(4)).train()
     assert RunFolder.open(tmp_path / "left").checkpoints.newest().checkpoint.step < 5
     with pytest.raises(LeftError):

@@ -28,7 +28,7 @@ STATE = {
         **dict.fromkeys(["_engine", "_learner"], "derived: looked at under their own names"),
     },
     "training.state.RunState": {
-        **dict.fromkeys(["step", "seconds", "ended", "told", "turned_back"], SAVED),
+        **dict.fromkeys(["step", "seconds", "ended", "told", "turned_back", "tokens_taken_back"], SAVED),
         "history": DISK,
     },
     "training.problems.InOrder": {"_place": SAVED, "_epochs": GIVEN},
@@ -62,7 +62,7 @@ STATE = {
         "_run": GIVEN,
         "_reporter": GIVEN,
     },
-    "training.budgets.Budgets": {"_begun": SAVED, "_section": GIVEN, "_clock": GIVEN},
+    "training.budgets.Budgets": {"_begun": SAVED, "_spent": SAVED, "_section": GIVEN, "_clock": GIVEN},
     "training.watch.Watch": {"_told": DISK, **dict.fromkeys(["_section", "_file", "_tell", "_detectors"], GIVEN)},
     "learner.learner.Learner": {
         **dict.fromkeys(
@@ -82,7 +82,7 @@ STATE = {
     "models.policy.Policy": {
         "model": SAVED,
         "adapted": SAVED,
-        **dict.fromkeys(["tokenizer", "attention", "why_plain", "head", "_fused"], GIVEN),
+        **dict.fromkeys(["tokenizer", "attention", "why_plain", "head", "beginning", "_fused"], GIVEN),
     },
     "learner.world.Alone": {},
     "training.companion.Nobody": {},

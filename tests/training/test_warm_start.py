@@ -7,11 +7,15 @@ import torch
 from toy_runs import ROWS, Listener, loaded, small_letters, trainer_of
 
 from groupwise.config.sections import LearnerSection, OptimizerSection, ReferenceSection
-from groupwise.errors import TaskError
+from groupwise.engines.embedded import EmbeddedEngine
+from groupwise.errors import LearnerError, TaskError
+from groupwise.learner.finite import NonFiniteError
 from groupwise.learner.learner import Learner
 from groupwise.runs import trackers
 from groupwise.runs.folder import RunFolder
 from groupwise.tasks import Task
+from groupwise.training.guards import bad_steps
+from groupwise.training.replay import replay_bad_step
 from groupwise.training.reporter import QuietReporter
 from groupwise.training.sft import LIKELIHOOD, demonstrated
 from groupwise.types import Problem
@@ -22,9 +26,9 @@ SHOWN = [
 ]
 
 
-def warm(tmp_path, rows=SHOWN, **settings):
+def warm(tmp_path, rows=SHOWN, model=None, **settings):
     few = {"sft.steps": 25, "sft.rows_per_step": 4, "optimizer.lr": 3e-2}
-    return trainer_of(tmp_path, (), rows, **{**few, **settings})
+    return trainer_of(tmp_path, (), rows, model, **{**few, **settings})
 
 
 def groups_of(trainer, reporter=None):
@@ -220,3 +224,74 @@ def test_demonstrations_of_a_task_in_memory(tmp_path):
     task = Task("mine", [Problem("1", "a=")], [], demonstrations=lambda problem: problem.prompt * 2)
     (group,) = groups_of(warm(tmp_path, task))
     assert group.rollouts[0].completion.token_ids == (*ids_of("a=a="), 1)
+
+
+def weights_after(tmp_path, name, **settings):
+    run = warm(tmp_path, **{"run.name": name, "sft.steps": 3, "lora.r": 2, "lora.dropout": 0.2, **settings}).sft()
+    return [(row["loss"], row["grad_norm"]) for row in run.metrics.read()]
+
+
+def test_its_worst_case_goes_first_and_changes_nothing(tmp_path):
+    heard = Listener()
+    trained = weights_after(tmp_path, "with", **{"guards.preflight": True})
+    assert trained == weights_after(tmp_path, "without")
+    rows = [*SHOWN, {"prompt": "long=", "completion": "L" * 9}]
+    settings = {"guards.preflight": True, "sft.rows_per_step": 2, "sft.steps": 1}
+    run = warm(tmp_path, rows, reporter=heard, **settings).sft()
+    (said,) = [text for text in heard.messages if text.startswith("preflight")]
+    # 5 + 9 + 1 and 2 + 3 + 1 tokens; nothing is held out, so nothing is sampled
+    assert "a micro-batch of 21, was learnt, saved and loaded in" in said
+    assert not list(run.path.glob("preflight*"))
+
+
+def test_its_worst_case_samples_what_an_evaluation_does(tmp_path, monkeypatch):
+    asked, sample = [], EmbeddedEngine.sample
+
+    async def counted(engine, ids, n, sampling, seeds):
+        asked.append((len(ids), n, sampling.max_new_tokens))
+        return await sample(engine, ids, n, sampling, seeds)
+
+    monkeypatch.setattr(EmbeddedEngine, "sample", counted)
+    settings = {"guards.preflight": True, "task.hold_out": 3, "sft.steps": 1, "evaluation.before": False}
+    heard = Listener()
+    warm(tmp_path, reporter=heard, **settings).sft()
+    assert asked[:3] == [(2, 1, 2)] * 3
+    assert any(
+        "prompts of 2 tokens and a micro-batch of" in text and "sampled, learnt" in text for text in heard.messages
+    )
+
+
+def test_what_does_not_fit_is_said_before_its_first_step(tmp_path):
+    trainer = warm(tmp_path, **{"guards.preflight": True})
+    features = trainer.policy.features
+
+    def never(trees):
+        if torch.is_grad_enabled():
+            raise MemoryError
+        return features(trees)
+
+    trainer.policy.features = never
+    with pytest.raises(LearnerError, match="a single completion"):
+        trainer.sft()
+    assert RunFolder.open(tmp_path / "toy").metrics.read() == []
+
+
+@pytest.mark.parametrize("what", ["stop", "skip"])
+def test_a_bad_step_is_kept_and_can_be_done_again(tmp_path, what):
+    """The model's weights are not finite, so every loss is."""
+    (tmp_path / "shown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in SHOWN))
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "model")
+    char_tokenizer().save_pretrained(str(tmp_path / "model"))
+    settings = {"guards.non_finite": what, "sft.steps": 4, "optimizer.lr": 1e-3}
+    trainer = warm(
+        tmp_path, {"kind": "dataset", "path": str(tmp_path / "shown.jsonl")}, str(tmp_path / "model"), **settings
+    )
+    with torch.no_grad():
+        next(iter(trainer.policy.trainable().values()))[:] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"bad_step/00000\d; `groupwise replay .* --bad-step \d` does it again"):
+        trainer.sft()
+    run = RunFolder.open(tmp_path / "toy")
+    steps = [1] if what == "stop" else [1, 2, 3]
+    assert bad_steps(run) == steps
+    assert "refused again: the policy's logprob is nan" in replay_bad_step(run, steps[-1]).note

@@ -115,6 +115,7 @@ class GRPOTrainer:
         self._flow.handler.model, self._flow.handler.processing_class = self.model, self.processing_class
         self.run: RunFolder | None = None
         """The run folder of the last `train`."""
+        self._begun = False
         self._flow.control = self._flow.handler.on_init_end(self.args, self.state, self.control)
 
     def _recipe(self, brought: Brought, rewards: Sequence[Any]) -> tuple[LoadedRecipe, Given]:
@@ -180,9 +181,10 @@ class GRPOTrainer:
         """Train to `max_steps`, or to what a callback wants; the model is the trained one afterwards."""
         if resume_from_checkpoint:
             self._go_on(asked_for(Path(self.args.output_dir or "."), resume_from_checkpoint))
-        elif self.run is not None:
+        elif self._begun:  # whether or not it came to its end
             section = self._loaded.recipe.run
             self._again(free_name(Path(section.folder), section.name))
+        self._begun = True
         self.run = self._core.train()
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             place, _ = read_checkpoint(Path(self.state.best_model_checkpoint))

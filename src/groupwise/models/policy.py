@@ -57,6 +57,9 @@ class Policy:
         self.why_plain = "not checked"
         """Why trunk and branch is not used; empty when it is."""
         self.head: Callable[[Tensor], Tensor] = Head.of(model)
+        self.beginning: dict[str, Tensor] | None = None
+        """The trained weights as they were where training began, once a reference that stays there needs them: in the
+        same program a later run of the same policy is held against the same."""
         self._fused = Fused(model)
 
     @property

@@ -35,7 +35,10 @@ class Reference:
         self._section = section
         self._values: dict[str, Tensor] | None = None
         if policy.adapted is None or section.every is not None:
-            self._values = {name: parameter.detach().clone() for name, parameter in policy.trainable().items()}
+            beginning = policy.beginning if section.every is None else None
+            self._values = beginning or {name: p.detach().clone() for name, p in policy.trainable().items()}
+        if self.stays:
+            policy.beginning = self._values
         self._exact: dict[str, Tensor] = {}
         """Of a reference that moves: the 16-bit values in fp32, where a small `mix` is not rounded away."""
 

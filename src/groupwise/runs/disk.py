@@ -10,12 +10,14 @@ What was interrupted by a signal is done again. Nothing here is atomic by itself
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import IO, Literal, TypeAlias, TypeVar
 
 Operation: TypeAlias = Literal["make folder", "create", "write", "sync", "rename", "remove", "cut"]
 Watch: TypeAlias = Callable[[Operation, Path], None]
@@ -24,8 +26,9 @@ Buffer: TypeAlias = bytes | memoryview
 _PIECE = 1 << 22
 """Bytes written at once. Python lets other threads go on meanwhile."""
 
-_BINARY = 0x8000 if os.name == "nt" else 0
-"""O_BINARY of Windows, where line ends would be changed otherwise."""
+FLAGS = 0x8000 if os.name == "nt" else os.O_NONBLOCK
+"""O_BINARY of Windows, where line ends would be changed otherwise. Elsewhere a pipe that stands where a file belongs is
+an error, and is not waited for until somebody reads it."""
 
 Result = TypeVar("Result")
 
@@ -48,18 +51,14 @@ def make_folder(path: Path, *, parents: bool = False) -> None:
         _do("make folder", path, lambda: path.mkdir(parents=parents, exist_ok=True))
 
 
-def create_whole(path: Path, content: bytes) -> None:
-    """Write a small file that must not exist yet, so that nobody ever sees it half; FileExistsError if it does."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write_file(beside, [content])
-    try:
-        _do("create", path, lambda: path.hardlink_to(beside))
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        _write(path, [content], os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    finally:
-        remove(beside)
+def link(source: Path, target: Path) -> None:
+    """Give a second name that nothing may have yet; FileExistsError if something does."""
+    _do("create", target, lambda: target.hardlink_to(source))
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that must not exist yet; FileExistsError if it does."""
+    _write(path, [content], os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
 
 def write_file(path: Path, buffers: Iterable[Buffer], seen: Callable[[Buffer], object] = len) -> int:
@@ -70,6 +69,12 @@ def write_file(path: Path, buffers: Iterable[Buffer], seen: Callable[[Buffer], o
 def append(path: Path, content: bytes) -> None:
     """Write behind what is there."""
     _write(path, [content], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+def to_append(path: Path) -> IO[bytes]:
+    """A file that is open to write behind what is there, for who cannot open it when the time comes."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | FLAGS
+    return os.fdopen(_do("create", path, lambda: os.open(path, flags, 0o666)), "ab")
 
 
 def cut(path: Path, length: int) -> None:
@@ -113,9 +118,11 @@ def _sync(path: Path) -> None:
 
 
 def _write(path: Path, buffers: Iterable[Buffer], flags: int, seen: Callable[[Buffer], object] = len) -> int:
-    descriptor = _do("create", path, lambda: os.open(path, flags | _BINARY, 0o666))
+    descriptor = _do("create", path, lambda: os.open(path, flags | FLAGS, 0o666))
     written = 0
     try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), str(path))
         for buffer in buffers:
             whole = memoryview(buffer).cast("B")
             for start in range(0, len(whole), _PIECE):

@@ -20,7 +20,7 @@ from groupwise.config import LoadedRecipe
 from groupwise.errors import FinishedError, RunError
 from groupwise.runs import disk, lock, names
 from groupwise.runs.changes import Change, changed_settings, refuse
-from groupwise.runs.files import cannot_write, write_text
+from groupwise.runs.files import cannot_write, read_file, write_text
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.identity import now
 from groupwise.runs.redaction import redact_text
@@ -123,7 +123,7 @@ def _looked(path: Path, loaded: LoadedRecipe, verb: Verb) -> Entrance:
 def _changes(path: Path, loaded: LoadedRecipe) -> list[Change]:
     """Both as they are written, without secrets."""
     try:
-        before = (path / "recipe.toml").read_text(encoding="utf-8")
+        before = read_file(path / "recipe.toml").decode()
         return changed_settings(before, redact_text(loaded.to_toml()))
     except (OSError, ValueError) as error:
         raise RunError(

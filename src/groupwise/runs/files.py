@@ -15,6 +15,7 @@ import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral, Real
@@ -57,11 +58,26 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         raise RunError(cannot_write(path, error)) from error
 
 
+def read_file(path: Path) -> bytes:
+    """All of a plain file. A pipe or a device, which would be waited for, is an error."""
+    descriptor = os.open(path, os.O_RDONLY | disk.FLAGS)
+    try:
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise RunError(f"{path} is a pipe or a device, where a file belongs: remove it")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """All whole rows, oldest first; none if there is no file. A broken line before the last one is an error."""
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
+    lines = read_file(path).split(b"\n")
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         row = _row(line)
@@ -95,6 +111,8 @@ def cannot_write(path: Path, error: OSError, setting: str = "run.folder") -> str
         cure = f"choose a folder that you may write ({setting})"
     elif isinstance(error, NotADirectoryError | FileExistsError):
         cure = f"a file is in the way: move it, or {cure}"
+    elif error.errno == errno.ENXIO:
+        return f"cannot write {path}: a pipe is in the way; remove it, or {cure}"
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
         cure = f"free some space, or {cure}"
     return f"cannot write {path}: {error.strerror or error}; {cure}"

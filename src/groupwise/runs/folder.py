@@ -187,13 +187,15 @@ class RunFolder:
     def status(self) -> str:
         """`running`, `finished`, `interrupted` or `failed`; a run whose process was killed counts as interrupted."""
         status = str(self.identity.get("status"))
-        holder = lock.owner(self._lock)
-        killed = holder is None or holder.alive() is False
+        killed = lock.owner(self._lock) is None or lock.is_left_behind(self._lock)
         return "interrupted" if status == "running" and killed else status
 
     def recipe(self, overrides: Sequence[str] = ()) -> LoadedRecipe:
         """The recipe it was made with; relative paths in it start where they started then."""
-        loaded = load_recipe(self.path / "recipe.toml", overrides)
+        path = self.path / "recipe.toml"
+        if path.is_fifo():  # it would be waited for
+            raise RunError(f"{path} is a pipe, where a file belongs: put the recipe of the run back")
+        loaded = load_recipe(path, overrides)
         return replace(loaded, folder=Path(str(self.identity.get("recipe_folder", loaded.folder))))
 
     def trained_recipe(self, overrides: Sequence[str] = ()) -> LoadedRecipe:

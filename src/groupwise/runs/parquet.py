@@ -48,6 +48,8 @@ def write_table(path: Path, kinds: Mapping[str, Kind], columns: Mapping[str, Seq
 
 def read_table(path: Path) -> list[dict[str, Any]]:
     """All rows of a table; "by name" columns come back as dicts."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise RunError(f"cannot read {path}: it is no file")
     try:
         table = pq.ParquetFile(path).read()
     except FileNotFoundError as error:

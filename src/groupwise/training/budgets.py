@@ -1,6 +1,6 @@
 """When a run has had enough: of time, of tokens, or because it is good enough, or gets no better.
 
-budgets = Budgets(recipe.budgets, spent_seconds=0.0)
+budgets = Budgets(recipe.budgets, Spent(seconds=1800.0))
 budgets.met(steps, evaluations)       None, or "the held-out accuracy 0.91 has reached budgets.accuracy = 0.9"
 """
 
@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from groupwise.config.budgets import BudgetsSection
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What no row of metrics.jsonl tells any more."""
+
+    seconds: float = 0.0
+    """That earlier attempts of the run took, also for what a kill lost of them."""
+    tokens: float = 0.0
+    """That were sampled in steps which an alarm took back."""
+
+
 class Budgets:
-    """The budgets of one run. `spent_seconds` is what earlier attempts of it took."""
+    """The budgets of one run. `spent` is what was spent before, and is not in the rows of its steps."""
 
     def __init__(
-        self, section: BudgetsSection, *, spent_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
+        self, section: BudgetsSection, spent: Spent | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._section, self._clock = section, clock
-        self._begun = clock() - spent_seconds
+        self._section, self._clock, self._spent = section, clock, spent or Spent()
+        self._begun = clock() - self._spent.seconds
 
     @property
     def seconds(self) -> float:
@@ -32,7 +43,7 @@ class Budgets:
         section = self._section
         if section.hours is not None and self.seconds >= section.hours * 3600:
             return f"{self.seconds / 3600:.2f} hours have passed (budgets.hours = {section.hours:g})"
-        sampled = sum(float(row.get("sampled_tokens") or 0) for row in steps)
+        sampled = self._spent.tokens + tokens_of(steps)
         if section.sampled_tokens is not None and sampled >= section.sampled_tokens:
             return f"{sampled:,.0f} tokens were sampled (budgets.sampled_tokens = {section.sampled_tokens:,})"
         return self._by_accuracy([float(row["accuracy"]) for row in evaluations if row.get("accuracy") is not None])
@@ -52,3 +63,13 @@ class Budgets:
                     f"(budgets.patience = {section.patience})"
                 )
         return None
+
+
+def tokens_of(steps: Sequence[Mapping[str, Any]]) -> float:
+    """That were sampled in these steps."""
+    return sum(float(row.get("sampled_tokens") or 0) for row in steps)
+
+
+def seconds_of(steps: Sequence[Mapping[str, Any]]) -> float:
+    """That these steps took."""
+    return sum(float(row.get("step_seconds") or 0) for row in steps)

@@ -17,6 +17,7 @@ from groupwise.runs.checkpoints.tree import Tree
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.rewind import rewind
 from groupwise.runs.trackers import Trackers, open_trackers
+from groupwise.training.budgets import Spent, seconds_of, tokens_of
 from groupwise.training.build import Parts
 from groupwise.training.deadlines import Deadlines
 from groupwise.training.examination import Examination
@@ -96,7 +97,7 @@ class Course:
             if self.stop.asked is None:
                 raise
         finally:
-            self._keeper.close()
+            self._keeper.close(self.oversight.budgets.seconds)
             self._trackers.close()
             self.reporter.finished()
 
@@ -146,8 +147,11 @@ class Course:
         if kept is None:
             self.reporter.message("not rolled back: no checkpoint is old enough (alarms.roll_back_steps)")
             return False
-        self._restored(kept, spent_seconds=spent)
+        tokens = self.state.tokens_taken_back + tokens_of(self.state.history)
+        self._restored(kept)
         self.state.turned_back, factor = times, section.roll_back_lr**times
+        self.state.tokens_taken_back = tokens - tokens_of(self.state.history)
+        self._oversee(spent)
         self._keeper.slow_down(factor)
         await self._engine.load_weights(self._learner.weights())
         text = f"{why}: the run is taken back from step {step} to step {self.state.step}, the learning rate to "
@@ -198,15 +202,23 @@ class Course:
     def _take_up(self) -> None:
         """Go on where the run was left; a run without a checkpoint begins."""
         kept = self._keeper.take_up()
+        step = 0 if kept is None else int(kept["run"]["step"])
+        recorded = self.run.identity.get("seconds")
+        spent = float(recorded) if isinstance(recorded, int | float) else 0.0
+        spent = max(spent, 0.0 if kept is None else float(kept["run"]["seconds"]))
+        spent += seconds_of([row for row in self.run.metrics.read() if (row.get("step") or 0) > step])
+        self.run.record({"seconds": spent})  # before their rows are dropped
         if kept is None:
             rewind(self.run.path, 0, evaluations=False)
+            self._oversee(spent)
             return
         self._restored(kept)
+        self._oversee(spent)
         self.state.ended = self.state.ended and not self.run.changes()
         self._keeper.slow_down(self.parts.recipe.alarms.roll_back_lr**self.state.turned_back)
         self.reporter.message(f"going on from step {self.state.step} of {self._total}")
 
-    def _restored(self, kept: Tree, *, spent_seconds: float = 0.0) -> None:
+    def _restored(self, kept: Tree) -> None:
         """Everything beside weights and learner as it was when this was kept, and the records with it."""
         self.state.restore(kept["run"])
         for name, each in self._stateful.items():
@@ -214,9 +226,12 @@ class Course:
                 each.restore(kept[name])
         rewind(self.run.path, self.state.step, evaluations=self.state.step > 0)
         self.state.history = history(self.run.metrics.read())
-        spent = max(self.state.seconds, spent_seconds)
-        self.oversight = Oversight(self.parts.recipe, self.run, self.reporter, spent_seconds=spent)
         self._examination.take_up()
+
+    def _oversee(self, spent_seconds: float) -> None:
+        """Anew: what was told of later steps is forgotten, what they cost is not."""
+        spent = Spent(spent_seconds, self.state.tokens_taken_back)
+        self.oversight = Oversight(self.parts.recipe, self.run, self.reporter, spent)
 
 
 def trackers_of(parts: Parts, run: RunFolder, reporter: Reporter) -> Trackers:

@@ -10,6 +10,9 @@ nothing, for the event loop itself is held up, sends a signal, which ends a slee
 way a `DeadlineError` comes of it. What no signal ends (a loop in C that never lets Python run) is ended a little
 later by faulthandler, which needs no Python to run: all stacks into the log, then exit code 1.
 
+Time counts while this process runs: one that was stopped (Ctrl-Z, a cluster that lends its place to another job) or
+starved must not find that everything has been late meanwhile.
+
 Signals and exits are for the main thread of a program only. In another thread (a notebook's) a wait that holds up its
 event loop is told and its stacks are written, and it goes on.
 """
@@ -30,11 +33,15 @@ from types import FrameType, TracebackType
 from typing import IO, cast
 
 from groupwise.config.guards import DeadlinesSection
-from groupwise.errors import DeadlineError
+from groupwise.errors import DeadlineError, RunError
+from groupwise.runs import disk
+from groupwise.runs.files import cannot_write
 from groupwise.runs.identity import now
 
 GRACE = 20.0
 """Seconds from the deadline to the exit, for what no signal ends."""
+_BEAT, _STRIDE = 1.0, 5
+"""Seconds between two looks, and how many of these a look counts at most."""
 
 
 class _MissedError(BaseException):
@@ -45,12 +52,15 @@ class _MissedError(BaseException):
 class _Wait:
     phase: str
     whom: str
-    since: float
+    looked: float
     deadline: float | None
     in_main_thread: bool
-    told: float
     cancel: Callable[[], None]
     """Cancels the task that waits, if its event loop is free to do so."""
+    passed: float = 0.0
+    """Seconds, as far as this process ran."""
+    told: float = 0.0
+    """How many had passed when something was said last."""
     missed: bool = False
 
 
@@ -64,13 +74,18 @@ class Deadlines:
         self._silence = section.silence
         self._log_path, self._say, self._grace = log, say, grace
         self._wait: _Wait | None = None
+        self._changing = threading.Lock()
+        """Held where a wait ends, and where its exit is put off: one that is over must not have any."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="groupwise deadlines", daemon=True)
         self._log: IO[bytes] | None = None
         self._before: signal.Handlers | Callable[[int, FrameType | None], object] | int | None = None
 
     def __enter__(self) -> Deadlines:
-        self._log = self._log_path.open("ab")
+        try:
+            self._log = disk.to_append(self._log_path)
+        except OSError as error:
+            raise RunError(cannot_write(self._log_path, error)) from error
         if _has_signals():
             self._before = signal.signal(signal.SIGUSR2, self._break_off)
         self._thread.start()
@@ -92,12 +107,9 @@ class Deadlines:
         if self._wait is not None:
             yield
             return
-        start, deadline = time.monotonic(), self._limits.get(phase)
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        wait = _Wait(phase, whom, start, deadline, in_main_thread, start, self._cancel())
-        if deadline is not None and wait.in_main_thread and _has_signals():
-            assert self._log is not None
-            faulthandler.dump_traceback_later(deadline + self._grace, exit=True, file=self._log)
+        deadline, in_main_thread = self._limits.get(phase), threading.current_thread() is threading.main_thread()
+        wait = _Wait(phase, whom, time.monotonic(), deadline, in_main_thread, self._cancel())
+        self._put_exit_off(wait)
         self._wait = wait
         try:
             yield
@@ -112,8 +124,17 @@ class Deadlines:
                 f"in {self._log_path}. If it only is slow, raise deadlines.{phase}"
             ) from None
         finally:
-            self._wait = None
-            faulthandler.cancel_dump_traceback_later()
+            with self._changing:
+                self._wait = None
+                faulthandler.cancel_dump_traceback_later()
+
+    def _put_exit_off(self, wait: _Wait) -> None:
+        """The exit comes when so much time is left no more, and Python has not run since."""
+        if wait.deadline is None or wait.missed or not wait.in_main_thread or not _can_signal():
+            return
+        assert self._log is not None
+        left = max(wait.deadline - wait.passed, 0.0)
+        faulthandler.dump_traceback_later(left + self._grace, exit=True, file=self._log)
 
     def _cancel(self) -> Callable[[], None]:
         try:
@@ -128,18 +149,23 @@ class Deadlines:
         return lambda: cast(None, loop.call_soon_threadsafe(cancel, self._wait))
 
     def _watch(self) -> None:
-        beat = min(1.0, self._silence / 4, *(limit / 4 for limit in self._limits.values()))
+        beat = min(_BEAT, self._silence / 4, *(limit / 4 for limit in self._limits.values()))
         while not self._over.wait(beat):
             wait = self._wait
             if wait is None:
                 continue
             moment = time.monotonic()
-            if wait.deadline is not None and moment - wait.since >= wait.deadline:
+            wait.passed += min(moment - wait.looked, _STRIDE * beat)
+            wait.looked = moment
+            with self._changing:
+                if self._wait is wait:
+                    self._put_exit_off(wait)
+            if wait.deadline is not None and wait.passed >= wait.deadline:
                 self._miss(wait)
-            elif moment - wait.told >= self._silence:
-                wait.told = moment
+            elif wait.passed - wait.told >= self._silence:
+                wait.told = wait.passed
                 until = "" if wait.deadline is None else f", until {wait.deadline:g} s (deadlines.{wait.phase})"
-                self._say(f"{now()}: waiting for {wait.whom} since {moment - wait.since:.0f} s{until}")
+                self._say(f"{now()}: waiting for {wait.whom} since {wait.passed:.0f} s{until}")
 
     def _miss(self, wait: _Wait) -> None:
         if not wait.missed:

@@ -60,14 +60,19 @@ def _maker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) ->
     if tokenizer is None:
         raise RecipeError("Trainer(model=...) was given a model object: give its tokenizer too, as tokenizer=...")
 
+    made: list[Policy] = []
+
     def make(recipe: Recipe) -> Policy:
+        if made:  # a run that goes on in the same program: adapters are in the model already
+            return made[0]
         if recipe.model.dtype != "auto" and model.dtype is not DTYPES[recipe.model.dtype]:
             raise RecipeError(
                 f'model.dtype = "{recipe.model.dtype}", but the model that was given is in {model.dtype}: load it with '
                 f"dtype={DTYPES[recipe.model.dtype]}, or leave the setting away"
             )
         cast(nn.Module, model).to(pick_device(recipe.model.device))
-        return prepare_policy(model, tokenizer, recipe.model, recipe.lora)
+        made.append(prepare_policy(model, tokenizer, recipe.model, recipe.lora))
+        return made[0]
 
     return make
 

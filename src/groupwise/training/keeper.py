@@ -114,8 +114,9 @@ class Keeper:
             self._failed(error)
         self._tried(partial(self._store.point, "best", step))
 
-    def close(self) -> None:
-        """Save what is remembered and not saved, unless the weights have moved since; wait until all is written."""
+    def close(self, seconds: float) -> None:
+        """Save what is remembered and not saved, unless the weights have moved since; wait until all is written, and
+        write down what the run has taken so far."""
         remembered = self._remembered
         if remembered is not None and remembered.step != self._saved and self.may_drop():
             if (name := not_finite(self._parts.policy)) is None:
@@ -126,7 +127,7 @@ class Keeper:
         if error := self._beside.finish():
             self._failed(error)
         self._costs["seconds_stalled"] += time.perf_counter() - start
-        self._tried(lambda: self._run.record({"checkpoints": self._costs}))
+        self._tried(lambda: self._run.record({"checkpoints": self._costs, "seconds": seconds}))
 
     # --- going on ----------------------------------------------------------------------------------------------------
 
@@ -230,12 +231,12 @@ class Keeper:
 
     def _unwritten(self) -> dict[str, Tensor]:
         """The weights that no checkpoint holds, and that must be the same when the run goes on."""
-        reference = self._learner.reference
-        needs_the_beginning = reference is not None and reference.stays
+        reference, policy = self._learner.reference, self._parts.policy
+        beginning = (policy.beginning or {}) if reference is not None and reference.stays else {}
         return {
-            name: parameter
-            for name, parameter in self._parts.policy.model.named_parameters()
-            if needs_the_beginning or not parameter.requires_grad
+            name: beginning.get(name, parameter)
+            for name, parameter in policy.model.named_parameters()
+            if name in beginning or not parameter.requires_grad
         }
 
     def _facts(self) -> dict[str, Any]:

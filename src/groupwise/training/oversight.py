@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from groupwise.config import Recipe
 from groupwise.runs.folder import RunFolder
-from groupwise.training.budgets import Budgets
+from groupwise.training.budgets import Budgets, Spent
 from groupwise.training.reporter import Reporter
 from groupwise.training.signs import signs
 from groupwise.training.watch import Watch
@@ -33,12 +33,12 @@ class Verdict:
 class Oversight:
     """The alarms and the budgets of one run."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, *, spent_seconds: float = 0.0) -> None:
+    def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, spent: Spent | None = None) -> None:
         self._run, self._reporter = run, reporter
         self._watch = Watch(recipe.alarms, run.path / "alarms.jsonl", reporter.message)
         action = recipe.alarms.action
         self._action: Action = "go on" if action == "tell" else action
-        self.budgets = Budgets(recipe.budgets, spent_seconds=spent_seconds)
+        self.budgets = Budgets(recipe.budgets, spent)
         self._groups: Sequence[Group] = ()
 
     def seen(self, groups: Sequence[Group]) -> dict[str, float]:

@@ -100,7 +100,8 @@ def memory_plan(parts: Parts) -> MemoryPlan:
     held = _held_once_warm(policy)
     with torch.random.fork_rng():
         learning = {"activations": _activations(policy, shape), "logits": _logits(policy, recipe, shape)}
-    sampling = sampling_bytes(policy, recipe, shape)
+    rows = min(recipe.engine.max_rows, recipe.train.prompts_per_step * recipe.train.group_size)
+    sampling = sampling_bytes(policy, shape, rows=rows, prompts=-(-rows // recipe.train.group_size))
     always = {
         "process": max(held - weights, 0),
         "weights": weights,
@@ -128,16 +129,14 @@ def _held_once_warm(policy: Policy) -> int:
     return resident() if policy.device.type == "cpu" else 0
 
 
-def sampling_bytes(policy: Policy, recipe: Recipe, shape: Shape, most_rows: int | None = None) -> dict[str, int]:
-    """While sampling, so many rows at once or as many as the recipe lets: keys and values of every row, the matrices
-    that are made for it, and the logits of a token."""
+def sampling_bytes(policy: Policy, shape: Shape, *, rows: int, prompts: int) -> dict[str, int]:
+    """While sampling so many rows of so many prompts at once: keys and values of every row, the matrices that are made
+    for it, and the logits of a token."""
     config = cast("Mapping[str, Any]", policy.model.config.get_text_config().to_dict())
     heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
     layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 1)
     width = int(config.get("hidden_size") or config.get("n_embd") or 1)
     dim, kv_heads = int(config.get("head_dim") or width // heads), int(config.get("num_key_value_heads") or heads)
-    rows = min(most_rows or recipe.engine.max_rows, recipe.train.prompts_per_step * recipe.train.group_size)
-    prompts = -(-rows // recipe.train.group_size)
     per_token = 2 * layers * kv_heads * dim * policy.model.dtype.itemsize
     tokens = prompts * shape.prompt + int(rows * shape.completion * _ROOM)
     weights = _bytes(policy.model.parameters())

@@ -1,16 +1,17 @@
 """The worst case of a recipe, once, before the first step: so that a run fails in its first minute or not at all.
 
 Longest prompts, as many rows as the engine takes, for two tokens, and the keys and values of full completions reserved
-on top; the gradient of one micro-batch at the token budget, and the optimizer's state; the trained weights written into
-the run's folder, read back and compared. Weights and random numbers are as before: a run is the same, number by number,
-with it and without.
+on top (of a warm start: those of an evaluation); the gradient of one micro-batch at the token budget, and the
+optimizer's state; the trained weights written into the run's folder, read back and compared. Weights and random numbers
+are as before: a run is the same, number by number, with it and without.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from groupwise.learner.learner import Learner
 from groupwise.models.scarce import is_out_of_memory
 from groupwise.runs.files import cannot_write
 from groupwise.training.build import Parts, sampling_of
-from groupwise.training.plan import known_tokens, sampling_bytes, worst_micro_batch
+from groupwise.training.plan import Shape, known_tokens, sampling_bytes, worst_micro_batch
 from groupwise.types import Completion, Group, Problem, Rollout
 
 _TOKENS = 2
@@ -33,30 +34,78 @@ NO_ROOM = (
 )
 
 
-async def preflight(parts: Parts, engine: EmbeddedEngine, learner: Learner, folder: Path) -> str:
-    """Do it; what does not fit is an error of groupwise with the ways out. Says what it did and how long it took."""
-    start = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class WorstCase:
+    """What takes the most memory: so many completions of each of so many prompts as long as the longest, and a
+    micro-batch of these groups. No prompts: nothing is sampled."""
+
+    prompt_ids: Sequence[int]
+    prompts: int
+    completions: int
+    shape: Shape
+    groups: Sequence[Group]
+
+    @property
+    def rows(self) -> int:
+        """Completions that are sampled at once, if the engine takes so many."""
+        return self.prompts * self.completions
+
+
+def of_rewards(parts: Parts) -> WorstCase:
+    """Of a step of training by rewards."""
+    section, shape = parts.recipe.train, worst_micro_batch(parts)
+    groups = [
+        Group(Problem(f"preflight/{number}", ""), tree.trunk, tuple(map(_rollout, tree.branches)))
+        for number, tree in enumerate(shape.trees(known_tokens(parts.policy)))
+    ]
+    longest = max(parts.train.prompt_ids, key=len)
+    return WorstCase(longest, section.prompts_per_step, section.group_size, shape, groups)
+
+
+def of_demonstrations(parts: Parts, demonstrations: Sequence[Group]) -> WorstCase:
+    """Of a step of the warm start: the longest demonstrations, as many as a micro-batch takes; sampled from is only to
+    evaluate."""
+    recipe, held_out = parts.recipe, () if parts.held_out is None else parts.held_out.prompt_ids
+    groups: list[Group] = []
+    room = recipe.learner.token_budget
+    for group in sorted(demonstrations, key=_length, reverse=True)[: recipe.sft.rows_per_step]:
+        if groups and _length(group) > room:
+            break
+        groups.append(group)
+        room -= _length(group)
+    longest: Sequence[int] = max(held_out, key=len, default=())
+    completion = max(min(recipe.sampling.max_new_tokens, parts.policy.context - len(longest)), 1)
+    shape = Shape(len(longest), completion, len(held_out), len(held_out))
+    return WorstCase(longest, len(held_out), 1, shape, groups)
+
+
+async def preflight(
+    parts: Parts, engine: EmbeddedEngine, learner: Learner, folder: Path, worst: WorstCase | None = None
+) -> str:
+    """Do it (unless told otherwise, the worst case of training by rewards); what does not fit is an error of groupwise
+    with the ways out. Says what it did and how long it took."""
+    start, worst = time.perf_counter(), worst or of_rewards(parts)
     with torch.random.fork_rng():
-        await _sample(parts, engine)
-        tokens = await _learn(parts, learner)
+        if worst.rows:
+            await _sample(parts, engine, worst)
+        await learner.rehearse(worst.groups)
     _save_and_load(parts, folder)
-    prompt = max(map(len, parts.train.prompt_ids))
+    tokens = min(sum(map(_length, worst.groups)), learner.limit.tokens)
+    prompts = f"prompts of {len(worst.prompt_ids):,} tokens and " if worst.rows else ""
+    done = "sampled, learnt, saved and loaded" if worst.rows else "learnt, saved and loaded"
     return (
-        f"preflight: the worst case of this recipe, prompts of {prompt:,} tokens and a micro-batch of {tokens:,}, was "
-        f"sampled, learnt, saved and loaded in {time.perf_counter() - start:.1f} s"
+        f"preflight: the worst case of this recipe, {prompts}a micro-batch of {tokens:,}, was {done} in "
+        f"{time.perf_counter() - start:.1f} s"
     )
 
 
-async def _sample(parts: Parts, engine: EmbeddedEngine) -> None:
-    recipe = parts.recipe
-    group = recipe.train.group_size
-    rows = min(engine.limit.rows, recipe.train.prompts_per_step * group)
-    longest = max(parts.train.prompt_ids, key=len)
-    short = replace(sampling_of(recipe), max_new_tokens=_TOKENS, stop=(), stop_token_ids=())
-    sizes = [min(group, rows - first) for first in range(0, rows, group)]
+async def _sample(parts: Parts, engine: EmbeddedEngine, worst: WorstCase) -> None:
+    rows, n = min(engine.limit.rows, worst.rows), worst.completions
+    short = replace(sampling_of(parts.recipe), max_new_tokens=_TOKENS, stop=(), stop_token_ids=())
+    sizes = [min(n, rows - first) for first in range(0, rows, n)]
     try:
-        await asyncio.gather(*(engine.sample(longest, n, short, range(n)) for n in sizes))
-        while not _has_room(parts, engine) and engine.limit.halve(rows):
+        await asyncio.gather(*(engine.sample(worst.prompt_ids, size, short, range(size)) for size in sizes))
+        while not _has_room(parts, engine, worst) and engine.limit.halve(rows):
             pass
     except Exception as error:
         if not is_out_of_memory(error):
@@ -64,12 +113,12 @@ async def _sample(parts: Parts, engine: EmbeddedEngine) -> None:
         raise EngineError(NO_ROOM.format(f"sampling {rows} completions at once")) from error
 
 
-def _has_room(parts: Parts, engine: EmbeddedEngine) -> bool:
+def _has_room(parts: Parts, engine: EmbeddedEngine, worst: WorstCase) -> bool:
     """For the keys and values of full completions; an error if there is none for a single one."""
-    shape = worst_micro_batch(parts)
-    size = sampling_bytes(parts.policy, parts.recipe, shape, engine.limit.rows)["keys and values"]
+    rows = min(engine.limit.rows, worst.rows)
+    size = sampling_bytes(parts.policy, worst.shape, rows=rows, prompts=-(-rows // worst.completions))
     try:
-        torch.zeros(size, dtype=torch.uint8, device=parts.policy.device).fill_(1)
+        torch.zeros(size["keys and values"], dtype=torch.uint8, device=parts.policy.device).fill_(1)
     except Exception as error:
         if not is_out_of_memory(error) or engine.limit.rows == 1:
             raise
@@ -77,15 +126,8 @@ def _has_room(parts: Parts, engine: EmbeddedEngine) -> bool:
     return True
 
 
-async def _learn(parts: Parts, learner: Learner) -> int:
-    """The gradient of a micro-batch, thrown away; halved until it fits, as in a step. Returns its tokens."""
-    shape = worst_micro_batch(parts)
-    groups = [
-        Group(Problem(f"preflight/{number}", ""), tree.trunk, tuple(map(_rollout, tree.branches)))
-        for number, tree in enumerate(shape.trees(known_tokens(parts.policy)))
-    ]
-    await learner.rehearse(groups)
-    return min(shape.tokens, learner.limit.tokens)
+def _length(group: Group) -> int:
+    return len(group.prompt_ids) + sum(len(rollout.completion.token_ids) for rollout in group.rollouts)
 
 
 def _rollout(token_ids: tuple[int, ...]) -> Rollout:

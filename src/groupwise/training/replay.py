@@ -32,6 +32,7 @@ from groupwise.training.guards import FOLDER, bad_steps
 from groupwise.training.loop import learner_of, rollouts_of
 from groupwise.training.retrace import retrace
 from groupwise.training.selection import masked
+from groupwise.training.sft import warm_learner_of
 from groupwise.training.step import with_advantages
 from groupwise.training.trainer import Trainer, run_to_end
 from groupwise.types import Completion, FinishReason, Group, Outcome, Problem, Rollout
@@ -89,12 +90,15 @@ def replay_bad_step(run: RunFolder, step: int) -> Compared:
         raise RunError(f"{run.path} has no refused step {step}; it has {known}")
     folder = run.path / FOLDER / f"{step:06d}"
     parts = _parts(run)
-    learner = learner_of(parts)  # before the weights: the reference is where training began
+    warm = run.identity.get("verb") == "sft"
+    learner = (
+        warm_learner_of(parts) if warm else learner_of(parts)
+    )  # before the weights: the reference is where training began
     _put(parts, folder / "weights.safetensors")
     groups = _groups(read_rollouts(folder / "rollouts.parquet"), parts)
     engine = EmbeddedEngine(parts.policy)
     try:
-        run_to_end(learner.update(groups, sampler_is_exact=engine.exact))
+        run_to_end(learner.update(groups, sampler_is_exact=warm or engine.exact))
     except NonFiniteError as error:
         return Compared("refusal", 1, note=f"refused again: {error}")
     return Compared("refusal", 1, ("the update that was refused can be made now",), 1)

@@ -16,6 +16,7 @@ from groupwise.config.sections import AlgorithmSection
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.errors import TaskError
 from groupwise.learner.algorithm import Algorithm
+from groupwise.learner.finite import NonFiniteError
 from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
 from groupwise.rollouts.prompts import Fitted
@@ -23,6 +24,9 @@ from groupwise.runs.folder import RunFolder
 from groupwise.tasks import Task, build_task
 from groupwise.training.build import Parts, fitted
 from groupwise.training.course import Course
+from groupwise.training.guards import StepGuard
+from groupwise.training.machine import memory_budget
+from groupwise.training.preflight import of_demonstrations, preflight
 from groupwise.training.problems import InOrder
 from groupwise.training.reporter import Reporter
 from groupwise.training.stop import Stop
@@ -32,7 +36,39 @@ from groupwise.types import Completion, Group, Problem, Rollout
 async def sft(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop, *, demonstrations: Sequence[Group]) -> None:
     """Train on demonstrations (see `demonstrated`), evaluate before, during and after."""
     recipe = parts.recipe
-    learner = Learner(
+    learner = warm_learner_of(parts)
+    engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
+    learner.limit.say = engine.limit.say = reporter.message
+    supply = InOrder(demonstrations, recipe.seed)
+    course = Course(parts, run, reporter, stop, learner=learner, engine=engine, supply=supply, total=recipe.sft.steps)
+    guard = StepGuard(recipe.guards, parts.policy, run, reporter)
+    course.also_keep("guard", guard)
+
+    async def one_step(state: TrainerState) -> Mapping[str, float]:
+        start = time.perf_counter()
+        try:
+            with course.deadlines.waiting("learn", "the learner"):
+                update = await learner.update(supply.next(recipe.sft.rows_per_step), sampler_is_exact=True)
+            guard.passed()
+        except NonFiniteError as error:
+            guard.refused(state.global_step, error)
+            return {"skipped": 1.0, "step_seconds": time.perf_counter() - start}
+        seconds = time.perf_counter() - start
+        known = ("loss", "entropy", "grad_norm", "learning_rate", "trained_tokens")
+        metrics = {name: value for name, value in update.metrics().items() if name in known}
+        return metrics | {"step_seconds": seconds, "tokens_per_second": metrics["trained_tokens"] / seconds}
+
+    with memory_budget(recipe.guards.memory_gb if parts.policy.device.type == "cpu" else None):
+        if recipe.guards.preflight:
+            worst = of_demonstrations(parts, demonstrations)
+            reporter.message(await preflight(parts, engine, learner, run.path, worst))
+        await course.follow("warm start", one_step)
+
+
+def warm_learner_of(parts: Parts) -> Learner:
+    """Who moves the policy towards demonstrations."""
+    recipe = parts.recipe
+    return Learner(
         parts.policy,
         LIKELIHOOD,
         recipe.learner.model_copy(update={"passes": 1, "updates_per_batch": 1}),
@@ -41,20 +77,6 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop, *, d
         temperature=1.0,
         total_steps=recipe.sft.steps,
     )
-    engine = EmbeddedEngine(parts.policy, recipe.engine.max_rows)
-    learner.limit.say = engine.limit.say = reporter.message
-    supply = InOrder(demonstrations, recipe.seed)
-    course = Course(parts, run, reporter, stop, learner=learner, engine=engine, supply=supply, total=recipe.sft.steps)
-
-    async def one_step(state: TrainerState) -> Mapping[str, float]:
-        start = time.perf_counter()
-        update = await learner.update(supply.next(recipe.sft.rows_per_step), sampler_is_exact=True)
-        seconds = time.perf_counter() - start
-        known = ("loss", "entropy", "grad_norm", "learning_rate", "trained_tokens")
-        metrics = {name: value for name, value in update.metrics().items() if name in known}
-        return metrics | {"step_seconds": seconds, "tokens_per_second": metrics["trained_tokens"] / seconds}
-
-    await course.follow("warm start", one_step)
 
 
 def demonstrated(parts: Parts, reporter: Reporter) -> list[Group]:

@@ -23,6 +23,8 @@ class RunState:
     """What all attempts of the run took so far."""
     turned_back: int = 0
     """How often an alarm took it back to an earlier step."""
+    tokens_taken_back: float = 0.0
+    """Sampled in the steps that it was taken back from."""
     ended: bool = False
     """Whether the run has had enough before its last step: see `oversight.py`."""
     told: set[str] = field(default_factory=set[str])
@@ -32,13 +34,14 @@ class RunState:
         """What `restore` takes. The history is in metrics.jsonl."""
         told = sorted(self.told)
         facts = {"step": self.step, "seconds": self.seconds, "ended": self.ended, "told": told}
-        return {**facts, "turned_back": self.turned_back}
+        return {**facts, "turned_back": self.turned_back, "tokens_taken_back": self.tokens_taken_back}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on there."""
         self.step, self.told = int(state["step"]), set(state["told"])
         self.seconds, self.ended = float(state["seconds"]), bool(state["ended"])
         self.turned_back = int(state.get("turned_back", 0))
+        self.tokens_taken_back = float(state.get("tokens_taken_back", 0.0))
 
 
 def history(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:

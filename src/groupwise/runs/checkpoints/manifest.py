@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from groupwise.runs.files import read_file
+
 NAME = "MANIFEST.json"
 _FORMAT = 1
 _PIECE = 1 << 22
@@ -52,7 +54,7 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """The manifest of a checkpoint; `DamagedError` if it is not one, or not as it was written."""
         try:
-            content: Any = json.loads((folder / NAME).read_bytes())
+            content: Any = json.loads(read_file(folder / NAME))
         except FileNotFoundError as error:
             raise DamagedError(f"{NAME} is missing") from error
         except (OSError, ValueError, RecursionError) as error:
