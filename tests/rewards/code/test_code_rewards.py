@@ -243,6 +243,62 @@ def test_cheats_score_nothing(sandbox, name):
     assert result.share == 0, result
 
 
+RAISES = "class Node:\n    def __init__(self, x): raise ValueError('no')\ndef f(x): return 7"
+GRADED_BY_NOBODY = {
+    "breaks the setup": (RAISES, {"setup": "root = Node(1)"}),
+    "lacks what the setup uses": ("def f(x): return 7", {"setup": "root = Node(1)"}),
+    "raises when its names are looked at": ("class L(list):\n    def __iter__(self): raise ValueError\nf = L()", {}),
+    "names that are too large": (
+        "import os, json\nasked = json.loads(os.read(4, 65536))\n"
+        "answer = {'id': asked['id'], 'value': {'f': ['Fraction', '1e3000000000']}}\n"
+        "os.write(4, json.dumps(answer).encode() + b'\\n')",
+        {},
+    ),
+    "names that are none": (
+        "import os, json\nasked = json.loads(os.read(4, 65536))\n"
+        "os.write(4, json.dumps({'id': asked['id'], 'value': [1]}).encode() + b'\\n')",
+        {},
+    ),
+    "too deep to be handed back": (
+        "from collections import deque\nimport os, json\ndef f(x):\n    value = ['deque', []]\n"
+        "    for _ in range(65): value = ['list', [value]]\n"
+        "    import sys\n    asked = sys._getframe(2).f_locals['asked']\n"
+        "    os.write(4, json.dumps({'id': asked['id'], 'value': value}).encode() + b'\\n')\n    os._exit(0)\n",
+        {},
+    ),
+    "lowers its own limit": (
+        "import resource\ndef f(x):\n    try: resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\n"
+        "    except ValueError: pass\n    while True: pass\n",
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GRADED_BY_NOBODY)
+def test_no_program_can_choose_to_be_graded_by_nobody(sandbox, name):
+    # What is unknown takes no part in the gradient: whoever fails would choose it.
+    program, more = GRADED_BY_NOBODY[name]
+    result = passes(program, "assert f(f(3)) == 7", **more)
+    assert result.is_known, result
+    assert result.share == 0, result
+
+
+def test_a_setup_that_breaks_by_itself_is_unknown(sandbox):
+    result = passes("def f(x): return 7", "assert f(3) == 7", setup="x = 1 / 0")
+    assert not result.is_known
+    assert "the tests themselves do not run: ZeroDivisionError" in result.detail
+
+
+def test_a_program_that_waits_at_each_input_is_wrong_before_its_deadline(sandbox):
+    settings = SandboxSettings(wall_seconds=0.3, at_once=8)
+    waits = "import time\ntime.sleep(0.25)\nprint(1)"
+    marks = asyncio.run(
+        code_stdio([waits], [[{"input": "", "output": "1"}] * 40], lambda name, value: None, sandbox=settings)
+    )
+    assert isinstance(marks[0], Wrong)
+    assert "all inputs together took 2 s" in marks[0].why or "all inputs together took 3 s" in marks[0].why
+
+
 @pytest.mark.parametrize(
     "program",
     [

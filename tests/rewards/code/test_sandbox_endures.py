@@ -175,6 +175,25 @@ def test_a_busy_machine_does_not_make_an_answer_wrong(server, busy_core):
     assert run(server, "import time\ntime.sleep(100)", Limits(wall_seconds=0.5)).end == "wall"
 
 
+def test_a_crowd_that_loops_for_ever_is_wrong_and_not_unknown():
+    """All completions of a problem may loop. Each gets a small share of a core, and that is nobody's fault but theirs:
+    a wait of ten times the wall seconds is no excuse where all of them compute."""
+    boundary, server = detect(at_once=24)
+    if server is None:
+        pytest.skip(f"no code sandbox on this machine: {boundary.reasons}")
+    limits = Limits(cpu_seconds=0.1, wall_seconds=0.1)
+    try:
+        run(server, "print(1)", Limits())
+        for pid in below(server.pid):
+            os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
+        running = [server.submit([program_job("while True: pass", "", limits)]) for _ in range(24)]
+        outcomes = [outcome_of(each.result(60)[0], limits) for each in running]
+    finally:
+        server.close()
+    assert {outcome.end for outcome in outcomes} == {"cpu"}
+    assert max(outcome.wall_seconds for outcome in outcomes) > 10 * limits.wall_seconds
+
+
 CANARIES = {
     "HF_TOKEN": "hf_CANARY-1",
     "WANDB_API_KEY": "CANARY-2",

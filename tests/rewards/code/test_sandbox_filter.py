@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from groupwise.rewards.code.inside.arch import AUDIT, NUMBERS, words
-from groupwise.rewards.code.inside.filter import ALLOW, ALLOWED, CHECKED, EPERM, ERRNO, FATAL, KILL, OPENING, program
+from groupwise.rewards.code.inside.filter import (
+    ALLOW,
+    ALLOWED,
+    CHECKED,
+    EPERM,
+    ERRNO,
+    FATAL,
+    KILL,
+    OPENING,
+    TELLING,
+    program,
+)
 
 MACHINES = ("x86_64", "aarch64")
 REFUSED = ERRNO | EPERM
@@ -52,8 +63,10 @@ def asked(request):
 
 
 def test_every_call_has_its_verdict(asked):
-    for name in ALLOWED:
+    for name in ALLOWED - TELLING if asked.strict else ALLOWED:
         assert asked(name) in (ALLOW, None), name
+    for name in TELLING if asked.strict else ():
+        assert asked(name) in (REFUSED, None), name
     for name in FATAL:
         assert asked(name) in (KILL, None), name
     for name in REFUSED_TO_ALL:
@@ -87,7 +100,8 @@ def test_descriptors_cannot_be_made_to_send_signals(asked):
 
 
 def test_what_reaches_others_is_refused_by_its_arguments(asked):
-    assert asked("prlimit64", 0, 7, 0, 1) == ALLOW
+    assert asked("prlimit64", 0, 7, 0, 1) == asked("setrlimit", 7) == ALLOW
+    assert asked("prlimit64", 0, 0, 1, 0) == asked("setrlimit", 0) == REFUSED, "who lowers it dies as if killed"
     assert asked("prlimit64", 4242, 7, 1, 0) == REFUSED
     assert asked("ioctl", 0, 0x5401) == ALLOW
     assert asked("ioctl", 0, 0x5412) == ERRNO | 25  # TIOCSTI

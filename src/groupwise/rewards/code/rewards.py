@@ -12,6 +12,7 @@ what our machinery failed at. Tests come with the rows; the program is the last 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -33,6 +34,10 @@ _BY_DEFAULT = SandboxSettings()
 
 _ROW_SECONDS = 20
 """The deadline of one completion, at least, in wall seconds of one program: it may have many inputs."""
+
+_OWN_SECONDS = 8
+"""So many wall seconds of one program all its inputs may take together. One that waits at each of them would reach the
+deadline, and what does that is nobody's fault."""
 
 
 async def code_stdio(
@@ -56,10 +61,15 @@ async def code_stdio(
 
     async def graded(program: str, pairs: list[tuple[str, str]]) -> Tested:
         passed: list[bool] = []
+        seconds = 0.0
         for given, expected in pairs:
+            if seconds > _OWN_SECONDS * sandbox.wall_seconds:
+                rest = (False,) * (len(pairs) - len(passed))
+                return Tested("wall", (*passed, *rest), f"all inputs together took {seconds:.0f} s")
             outcome = await behind.run(program, given)
             if not outcome.is_known:
                 return Tested(outcome.end, detail=outcome.detail, is_known=False)
+            seconds += outcome.wall_seconds
             right = outcome.end == "finished" and same_output(outcome.stdout, expected, compare, tolerance)
             passed.append(right)
             if not right and (not partial or outcome.end in ("cpu", "wall", "violation")):
@@ -155,12 +165,17 @@ def in_sandbox(rewards: Iterable[RewardFunction], settings: SandboxSettings) -> 
         replace(
             reward,
             settings={**reward.settings, "sandbox": settings},
-            deadline=max(reward.deadline, _ROW_SECONDS * settings.wall_seconds),
+            deadline=max(reward.deadline, _ROW_SECONDS * settings.wall_seconds, _crowded_seconds(settings)),
         )
         if _runs_programs(reward)
         else reward
         for reward in rewards
     )
+
+
+def _crowded_seconds(settings: SandboxSettings) -> float:
+    """How long a program may take at most, with a place beside as many that compute as run at once."""
+    return 4 * settings.cpu_seconds * settings.at_once / (os.cpu_count() or 1)
 
 
 def boundary_of(rewards: Iterable[RewardFunction], *, opening: bool = False) -> Boundary | None:

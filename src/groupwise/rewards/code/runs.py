@@ -26,6 +26,8 @@ def end_of(ended: Ended, limits: Limits) -> tuple[End, str]:
         return "lost", str(report.get("why") or f"the process could not be confined ({code})")
     if end in ("cpu", "wall", "starved"):
         return end, f"after {report['cpu']:.2f} processor seconds in {report['wall']:.2f} s"
+    if end == "threads":
+        return "crashed", "too many threads"
     if max(len(ended.stdout), len(ended.stderr)) >= limits.output_kb << 10 or code == -signal.SIGXFSZ:
         return "output", f"more than {limits.output_kb} kB"
     if code == -signal.SIGSYS:

@@ -28,7 +28,7 @@ ALLOWED = words(
     clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage
     getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getpgrp getpgid getsid capget
     sched_yield sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
-    getpriority futex set_robust_list rseq set_tid_address arch_prctl getrlimit setrlimit sysinfo uname getrandom getcpu
+    getpriority futex set_robust_list rseq set_tid_address arch_prctl getrlimit sysinfo uname getrandom getcpu
     exit exit_group
     """
 )
@@ -66,6 +66,7 @@ _WRITING = 0o3 | 0o100 | 0o1000 | 0o20000000  # access mode, O_CREAT, O_TRUNC, O
 _THREAD = 0x10000
 _NEW_SPACES = 0x7E020000 | 0x8000  # every CLONE_NEW..., and CLONE_PARENT
 _AF_UNIX, _SOCK_STREAM = 1, 1
+_LIMITS = tuple(range(1, 16))  # all but RLIMIT_CPU: who lowers it dies of SIGKILL, as if somebody else had killed him
 
 CHECKED: dict[str, Rule] = {
     "clone": Rule((Check(0, (_THREAD,), _THREAD | _NEW_SPACES),)),
@@ -76,7 +77,8 @@ CHECKED: dict[str, Rule] = {
     "fcntl": Rule((Check(2, (0, 1, 2, 3, 4, 1030)),)),
     "ioctl": Rule((Check(2, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)),), ENOTTY),
     "prctl": Rule((Check(0, (3, 15, 16, 0x53564D41)),)),
-    "prlimit64": Rule((Check(0, (0,)),)),
+    "prlimit64": Rule((Check(0, (0,)), Check(2, _LIMITS))),
+    "setrlimit": Rule((Check(0, _LIMITS),)),
     # asyncio wakes itself up over a pair of sockets. A stream pair reaches nobody else, and without an address
     # sendto is write.
     "socketpair": Rule((Check(0, (_AF_UNIX,)), Check(2, (_SOCK_STREAM,), 0xF))),
@@ -89,6 +91,9 @@ OPENING: dict[str, Rule] = {
     "openat": Rule((Check(4, (0,), _WRITING),)),
 }
 """The normal profile's way to read files: no flag that writes, makes or cuts one."""
+
+TELLING = words("readlink readlinkat")
+"""What the strict profile refuses as well: the only way left to learn the names of files that others have open."""
 
 _LOAD, _AND, _JUMP_EQ, _JUMP_GE, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 _NUMBER_AT, _MACHINE_AT, _ARGUMENTS_AT = 0, 4, 16
@@ -105,7 +110,8 @@ def program(machine: str, *, strict: bool) -> bytes:
     lines += [(_LOAD, 0, 0, _NUMBER_AT)]
     if machine == "x86_64":  # the same numbers again with one bit set: the x32 way to call them
         lines += [(_JUMP_GE, 0, 1, _X32), (_RETURN, 0, 0, KILL)]
-    for name in sorted(ALLOWED & numbers.keys()):
+    allowed = ALLOWED - TELLING if strict else ALLOWED
+    for name in sorted(allowed & numbers.keys()):
         lines += [(_JUMP_EQ, 0, 1, numbers[name]), (_RETURN, 0, 0, ALLOW)]
     for name, rule in (CHECKED if strict else {**CHECKED, **OPENING}).items():
         if name in numbers:

@@ -13,7 +13,7 @@ import secrets
 from typing import Any
 
 from .jobs import LINE, read_line
-from .wire import MESSAGE, decode, encode, line_of, message_of
+from .wire import MESSAGE, PLAIN, decode, encode, line_of, message_of
 
 
 class UnsendableError(Exception):
@@ -68,7 +68,7 @@ class Line:
     def _handle_of(self, value: Any) -> Any:
         if isinstance(value, Handle):
             return ["handle", object.__getattribute__(value, "_number")]
-        if type(value) in (list, tuple, set, frozenset, dict, str, int, float):  # too deep, which may be the program's
+        if type(value) in PLAIN:  # too deep, which may be the program's doing
             raise ValueError("a value that is nested too deeply")
         self.unsendable = f"a {type(value).__name__}"
         raise UnsendableError(f"a {type(value).__name__} cannot be sent to the program")

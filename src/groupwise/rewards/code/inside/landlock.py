@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .kernel import PR_SET_NO_NEW_PRIVS, Kernel
 
@@ -43,19 +43,34 @@ def attributes(abi: int) -> bytes:
     return struct.pack("<QQQ", files, _TCP, _SIGNALS_AND_ABSTRACT_SOCKETS)
 
 
-def ruleset(kernel: Kernel, readable: Iterable[str]) -> int:
-    """A descriptor of the rules: these files and folders may be read, nothing else, and nothing written."""
+def ruleset(kernel: Kernel, readable: Iterable[str], hidden: Sequence[str] = ()) -> int:
+    """A descriptor of the rules: these files and folders may be read, nothing else, and nothing written.
+
+    Rules only allow, and hold for all that is below. So a folder with something hidden in it is one whose names may be
+    listed, and what else is in it is allowed one by one.
+    """
     asked = attributes(version(kernel))
     described = kernel.syscall("landlock_create_ruleset", ctypes.c_char_p(asked), len(asked), 0)
     for path in readable:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        rights = _READ_FILE | _READ_FOLDER if os.path.isdir(path) else _READ_FILE  # noqa: PTH112 - pathlib takes 10 ms
-        rule = struct.pack("<Qi", rights, place)
-        try:
-            kernel.syscall("landlock_add_rule", described, _BELOW_PATH, ctypes.c_char_p(rule), 0)
-        finally:
-            os.close(place)
+        inside = [each for each in hidden if os.path.dirname(each) == path]  # noqa: PTH120 - pathlib takes 10 ms
+        if not inside:
+            _allow(kernel, described, path, _READ_FILE | _READ_FOLDER if os.path.isdir(path) else _READ_FILE)  # noqa: PTH112
+            continue
+        _allow(kernel, described, path, _READ_FOLDER)
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.path not in inside:
+                    _allow(kernel, described, entry.path, _READ_FILE | (_READ_FOLDER if entry.is_dir() else 0))
     return described
+
+
+def _allow(kernel: Kernel, described: int, path: str, rights: int) -> None:
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    rule = struct.pack("<Qi", rights, place)
+    try:
+        kernel.syscall("landlock_add_rule", described, _BELOW_PATH, ctypes.c_char_p(rule), 0)
+    finally:
+        os.close(place)
 
 
 def restrict(kernel: Kernel, described: int) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .kernel import PR_SET_PDEATHSIG, Kernel
 
@@ -40,8 +40,9 @@ class Namespaces:
         self._kernel.call("unshare", _PROCESS)
 
 
-def enter(kernel: Kernel, readable: Iterable[str]) -> Namespaces:
-    """Go into new namespaces; OSError where the machine does not allow it.
+def enter(kernel: Kernel, readable: Iterable[str], hidden: Sequence[str] = ()) -> Namespaces:
+    """Go into new namespaces; OSError where the machine does not allow it. `hidden` are folders in readable ones that
+    are to be empty.
 
     Returns in a child, which is process 1 of the new process namespace; the caller stays behind and waits for it.
     """
@@ -62,13 +63,17 @@ def enter(kernel: Kernel, readable: Iterable[str]) -> Namespaces:
     for path, place in places:
         _show(kernel, path, place)
         os.close(place)
+        for folder in hidden:
+            if os.path.dirname(folder) == path:  # noqa: PTH120 - pathlib takes 10 ms to import
+                kernel.call("mount", b"tmpfs", f"/tmp{folder}".encode(), b"tmpfs", _NO_SUID | _NO_DEVICES, b"size=64k")
     kernel.call("umount2", b"/tmp/proc", _DETACH)
     os.rmdir("/tmp/proc")  # noqa: PTH106
     os.chdir("/tmp")
     kernel.syscall("pivot_root", ctypes.c_char_p(b"."), ctypes.c_char_p(b"."))
     kernel.call("umount2", b".", _DETACH)
     os.chdir("/")
-    kernel.call("mount", None, b"/", None, _REMOUNT | _READ_ONLY | _NO_SUID | _NO_DEVICES, None)
+    for folder in [*map(str.encode, hidden), b"/"]:
+        kernel.call("mount", None, folder, None, _REMOUNT | _READ_ONLY | _NO_SUID | _NO_DEVICES, None)
     return Namespaces(kernel, own, processes)
 
 

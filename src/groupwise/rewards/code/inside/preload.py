@@ -26,12 +26,19 @@ MODULES = """
 """In the order of how often programs ask for them."""
 
 
+_NOT_OURS = ("site-packages", "dist-packages")
+"""Folders of the standard library's that hold what others installed, the grader and its data among it."""
+
+
 class Preloading:
     """What is imported, what is still to come, and what programs may read."""
 
     def __init__(self, packages: list[str], sites: list[str]) -> None:
         self._pending = deque(MODULES.split())
-        self.readable = [os.path.dirname(os.__file__)]  # noqa: PTH120 - pathlib takes 10 ms to import
+        library = os.path.dirname(os.__file__)  # noqa: PTH120 - pathlib takes 10 ms to import
+        self.readable = [library]
+        self.hidden = [folder for name in _NOT_OURS if os.path.isdir(folder := f"{library}/{name}")]  # noqa: PTH112
+        """What lies in a readable folder and is not to be read."""
         for name in WITH_LIBRARIES.split():
             _import_if_there(name)
         if packages:

@@ -17,6 +17,8 @@ class Child:
     def __init__(self, job: int, pid: int, ready: int, bounds: Bounds) -> None:
         self.job, self.pid, self.ready, self.bounds = job, pid, ready, bounds
         self.began = time.monotonic()
+        self.crowd = 1
+        """How many ran at once, at most, while it did."""
         self.ended_by = ""
         """Which limit made us kill it."""
 
@@ -38,6 +40,19 @@ def kept_waiting(proc: int, pid: int) -> float:
 def wants_to_run(proc: int, pid: int) -> bool:
     """Whether its first thread runs, or waits for a processor and nothing else."""
     return _read(proc, f"{pid}/stat").rpartition(b")")[2].split()[:1] == [b"R"]
+
+
+def threads_of(proc: int, pid: int) -> int:
+    """How many threads it has, by one call: what its folder of threads counts beside itself and its parent."""
+    try:
+        return os.stat(f"{pid}/task", dir_fd=proc).st_nlink - 2 if proc >= 0 else 1
+    except OSError:
+        return 1
+
+
+def processors() -> int:
+    """How many processors we may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def own_children(proc: int) -> set[int]:

@@ -62,6 +62,10 @@ _KINDS = (list, tuple, set, frozenset, deque, dict, str, int, float)
 """A value of a subclass crosses as one of these: a named tuple as a tuple, a Counter as a dict."""
 
 
+PLAIN = frozenset([*_KINDS, *_TO_TEXT, range, datetime.timedelta])
+"""Whose values cross, unless they are nested too deeply."""
+
+
 def encode(value: Any, handle: Wrap, depth: int = 0) -> Any:
     """The value as JSON's own types. What is no plain value is given to `handle`, and that stands in its place."""
     kind = type(value)
