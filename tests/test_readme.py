@@ -1,32 +1,18 @@
-"""The README's claims that can be checked: its example runs as printed, its tree is the tree, its recipes load."""
+"""The README's claims that can be checked: its tree is the tree, its recipes load. Its commands run in tests/docs."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from groupwise.config import load_recipe
-from groupwise.models.small import write_small_model
 from groupwise.rewards.load import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = README.split("```")[1::2]
-
-
-def test_the_example_runs_as_printed(tmp_path):
-    example = next(block for block in BLOCKS if block.startswith("python\n")).removeprefix("python\n")
-    write_small_model(tmp_path / "runs" / "demo-warm-start" / "model", hidden=32, layers=2)
-    (tmp_path / "example.py").write_text(example, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "runs" / "run" / "model" / "model.safetensors").is_file()
 
 
 def test_the_reward_is_one_and_the_built_in_ones_are_named():
@@ -40,8 +26,8 @@ def test_the_reward_is_one_and_the_built_in_ones_are_named():
 
 
 def test_the_tree_names_every_room_and_no_other():
-    tree = next(block for block in BLOCKS if block.startswith("\nsrc/groupwise/")).strip()
-    named = {line.split()[0] for line in tree.splitlines()[1:]}
+    tree = next(block for block in BLOCKS if block.startswith("text\nsrc/groupwise/")).strip()
+    named = {line.split()[0] for line in tree.splitlines()[2:]}
     source = ROOT / "src" / "groupwise"
     rooms = {f"{path.parent.name}/" for path in source.glob("*/__init__.py")}
     assert named == rooms | {"types.py", "errors.py"}

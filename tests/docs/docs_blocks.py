@@ -145,7 +145,7 @@ class Page:
                 self._other(words)
 
     def _groupwise(self, arguments: list[str], settings: list[str]) -> None:
-        verbs = ("train", "sft", "eval", "explain", "sample")
+        verbs = ("train", "sft", "eval", "explain", "sample", "check")
         extra = settings if arguments and arguments[0] in verbs else []
         code = main([*arguments, *extra])
         assert code == 0, f"groupwise {' '.join(arguments)} ended with {code}"

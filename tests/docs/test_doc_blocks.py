@@ -3,9 +3,10 @@
 import re
 
 import pytest
-from docs_blocks import ROOT, Page, blocks_of
+from docs_blocks import FENCE, ROOT, Page, blocks_of
 
 PAGES = [
+    ROOT / "README.md",
     ROOT / "README.zh.md",
     *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p.name not in ("functions.md",)),
 ]
@@ -15,6 +16,8 @@ PAGES = [
 def test_the_page_runs(path, tmp_path, capsys):
     text = path.read_text(encoding="utf-8")
     blocks = blocks_of(text)
+    unseen = re.findall(r"^ {4}(?:groupwise|make|python|pip) .*", FENCE.sub("", text), re.MULTILINE)
+    assert unseen == [], "a command that stands in no block"
     assert len(blocks) == len(re.findall(r"^ *```", text, re.MULTILINE)) // 2, "a block that the runner does not see"
     if not blocks:
         return
