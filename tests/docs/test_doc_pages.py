@@ -56,6 +56,11 @@ def test_every_setting_that_a_page_names_exists(path):
     assert unknown == set()
 
 
+def test_the_chinese_page_names_every_section_of_a_recipe():
+    page = (DOCS / "zh" / "configuration.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == SECTIONS
+
+
 def kinds():
     return (None, *task_kinds())
 
