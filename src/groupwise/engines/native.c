@@ -24,6 +24,8 @@ typedef struct {
     float eps, scale;
     const Layer *layer;
     const float *norm, *embedding, *cos, *sin; /* cos, sin: [position][head_dim] */
+    const float *head, *head_bias;             /* 0: features are all that is wanted */
+    int64_t vocabulary;
 } Model;
 
 typedef struct {
@@ -34,6 +36,7 @@ typedef struct {
     const int64_t *slot_of;                          /* [rows] */
     float *work;                                     /* see work_floats */
     float *features;                                 /* [rows][dim] */
+    float *logits;                                   /* [rows][padded(vocabulary)] */
 } Step;
 
 /* All panels of a matrix, shared out over the threads of the region around it. */
@@ -247,5 +250,8 @@ void step(const Model *m, const Step *s, int64_t tokens) {
                 normed(x + r * x_at, norm, m->eps, m->dim,
                        l + 1 < m->layers ? h + r * x_at : s->features + r * m->dim);
         }
+        if (m->head)
+            matrix(rows, s->features, m->dim, m->head, m->dim, m->vocabulary, s->logits, padded(m->vocabulary),
+                   m->head_bias, 0);
     }
 }

@@ -23,11 +23,14 @@ from groupwise.engines.fused import UnfitError, check_copyable, is_silu, matrix_
 from groupwise.engines.pages import PANEL, Pages, padded
 from groupwise.models.allocator import give_freed_memory_back
 from groupwise.models.compiled import library
+from groupwise.models.head import Head
 from groupwise.models.policy import Policy
 
 SOURCE = Path(__file__).with_name("native.c")
 LARGEST = 4 << 30
 """Bytes of weights up to which a copy is made. It is there while rollouts are sampled, when no gradients are."""
+SMALL_HEAD = 16 << 20
+"""Bytes."""
 _LARGE = 64 << 20
 _FIRST_POSITIONS = 256
 
@@ -48,7 +51,8 @@ class _Model(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("layers", "dim", "heads", "kv_heads", "head_dim", "inner", "threads")),
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("layer", "norm", "embedding", "cos", "sin")),
+        *((name, ctypes.c_void_p) for name in ("layer", "norm", "embedding", "cos", "sin", "head", "head_bias")),
+        ("vocabulary", ctypes.c_int64),
     )
 
 
@@ -56,7 +60,8 @@ class _Step(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("rows", "slots", "trunk_stride", "branch_stride", "last_position")),
         *((name, ctypes.c_void_p) for name in ("tokens", "first_row", "trunk_lengths", "branch_lengths")),
-        *((name, ctypes.c_void_p) for name in ("trunk_pages", "branch_pages", "slot_of", "work", "features")),
+        *((name, ctypes.c_void_p) for name in ("trunk_pages", "branch_pages", "slot_of", "work")),
+        *((name, ctypes.c_void_p) for name in ("features", "logits")),
     )
 
 
@@ -115,6 +120,7 @@ class NativeDecoder(TrunkAndBranchDecoder):
             layers = [self._layer(layer) for layer in self._base.layers]
             self._model.norm = self._at(self._base.norm.weight)
             self._model.embedding = self._at(self._base.embed_tokens.weight)
+            self._has_head = self._take_head()
         self._layers = (_Layer * len(layers))(*layers)
         self._model.layer = ctypes.addressof(self._layers)
         self._model.threads = torch.get_num_threads()
@@ -140,13 +146,16 @@ class NativeDecoder(TrunkAndBranchDecoder):
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """See `Decoder`."""
-        if self._pages.begin():
+        pages = self._pages
+        if pages.begin():
             self._point()
         tokens_B = tokens_B.contiguous()
+        logits = _floats(len(pages), padded(self._model.vocabulary)) if self._has_head else None
         self._step.tokens = tokens_B.data_ptr()
-        self._native.step(ctypes.byref(self._model), ctypes.byref(self._step), ctypes.c_int64(self._pages.tokens))
-        self._pages.end()
-        return self._policy.head(self._features)
+        self._step.logits = None if logits is None else logits.data_ptr()
+        self._native.step(ctypes.byref(self._model), ctypes.byref(self._step), ctypes.c_int64(pages.tokens))
+        pages.end()
+        return self._policy.head(self._features) if logits is None else logits[:, : self._model.vocabulary]
 
     def keep(self, index: Sequence[int]) -> None:
         """See `Decoder`."""
@@ -180,6 +189,19 @@ class NativeDecoder(TrunkAndBranchDecoder):
             raise UnfitError("it rotates a part of each head only")
         self._model.cos, self._model.sin = self._cos.data_ptr(), self._sin.data_ptr()
 
+    def _take_head(self) -> bool:
+        """Whether native.c computes the logits, too: a small matrix is over before torch's threads have woken up."""
+        self._model.head = None
+        head = self._policy.head
+        if not isinstance(head, Head) or head.scale != 1.0 or head.cap is not None:
+            return False
+        projection = head.projection
+        if type(projection) is not nn.Linear or projection.weight.numel() * 4 > SMALL_HEAD:
+            return False
+        self._model.vocabulary = projection.weight.shape[0]
+        self._set(self._model, "head", projection.weight, projection.bias)
+        return True
+
     def _layer(self, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         if not is_silu(mlp.act_fn):
@@ -204,12 +226,12 @@ class NativeDecoder(TrunkAndBranchDecoder):
         self._set(made, "down", *matrix_of(mlp.down_proj))
         return made
 
-    def _set(self, layer: _Layer, name: str, weight: Tensor, bias: Tensor | None) -> None:
+    def _set(self, into: _Layer | _Model, name: str, weight: Tensor, bias: Tensor | None) -> None:
         """A matrix [out, in] as panels [out / PANEL, in, PANEL], and its bias."""
         out = weight.shape[0]
         weight = F.pad(weight, (0, 0, 0, padded(out) - out)).unflatten(0, (-1, PANEL)).transpose(1, 2)
-        setattr(layer, name, self._at(weight.contiguous()))
-        setattr(layer, f"{name}_bias", None if bias is None else self._at(F.pad(bias, (0, padded(out) - out))))
+        setattr(into, name, self._at(weight.contiguous()))
+        setattr(into, f"{name}_bias", None if bias is None else self._at(F.pad(bias, (0, padded(out) - out))))
 
     def _at(self, tensor: Tensor) -> int:
         """Its address. It is held as long as it is pointed at."""
