@@ -66,10 +66,11 @@ def _walked(overrides: list[str], draw: int | None, seed: int) -> Walk:
 def _tell(console: Console, walk: Walk, words: Words) -> None:
     from rich.text import Text
 
+    from groupwise.cli.wrapping import wrapped
     from groupwise.explain.chapters import chapters
 
     console.print(Text(words["title"], style="bold"))
-    console.print(Text(words["lead"].format(parameters=f"{walk.parameters:,}")))
+    console.print(Text(wrapped(words["lead"].format(parameters=f"{walk.parameters:,}"), console.width)))
     for chapter in chapters(walk, words):
         _tell_chapter(console, chapter, words)
 
@@ -79,12 +80,15 @@ def _tell_chapter(console: Console, chapter: Chapter, words: Words) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from groupwise.cli.wrapping import wrapped
+
     console.print()
     console.print(Text(chapter.title, style="bold cyan"))
     for text in chapter.paragraphs:
-        console.print(Text(text))
+        console.print(Text(wrapped(text, console.width)))
     for formula in chapter.formulas:
-        console.print(Text(f"    {formula}", style="bold"))
+        lines = wrapped(formula, console.width - 4).replace("\n", "\n    ")
+        console.print(Text(f"    {lines}", style="bold"))
     if chapter.table is not None:
         table = Table(box=box.SIMPLE_HEAD, safe_box=True)
         for name in chapter.table.head:
