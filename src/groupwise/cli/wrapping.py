@@ -1,4 +1,4 @@
-r"""Chinese in lines of a terminal: it breaks between any two characters, before no closing mark and after no opening one.
+r"""Chinese in lines of a terminal: it breaks between any two characters, before no closing mark and after no opening.
 
 wrapped("比值是 ratio，不变", 10)      "比值是\nratio，不\n变"
 """
