@@ -63,7 +63,10 @@ STATE = {
         "_reporter": GIVEN,
     },
     "training.budgets.Budgets": {"_begun": SAVED, "_spent": SAVED, "_section": GIVEN, "_clock": GIVEN},
-    "training.watch.Watch": {"_told": DISK, **dict.fromkeys(["_section", "_file", "_tell", "_detectors"], GIVEN)},
+    "training.watch.Watch": {
+        "_told": DISK,
+        **dict.fromkeys(["_section", "_file", "_tell", "_detectors", "_append"], GIVEN),
+    },
     "learner.learner.Learner": {
         **dict.fromkeys(
             ["_steps", "_kl_in_reward", "coefficients", "optimizer", "reference", "limit", "policy"], SAVED

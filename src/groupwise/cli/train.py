@@ -52,13 +52,13 @@ def carried_out(verb: Literal["train", "sft"], recipe: Path, overrides: Sequence
     """Load the recipe, say what it comes to, and train."""
     from groupwise.cli.progress import TerminalReporter, terminal
     from groupwise.config import load_recipe
+    from groupwise.training.stop import Stop, exit_at_once
 
     loaded = load_recipe(recipe, overrides)
-    console = terminal()
-    with TerminalReporter(console) as reporter:
+    console, stop = terminal(), Stop(leave=exit_at_once)
+    with stop.not_begun(), TerminalReporter(console) as reporter:
         with console.status(f"loading {loaded.recipe.model.id}"):
             from groupwise.cli.header import header
-            from groupwise.training.stop import Stop, exit_at_once
             from groupwise.training.trainer import Trainer
 
             trainer = Trainer.from_recipe(loaded, reporter)
@@ -69,7 +69,6 @@ def carried_out(verb: Literal["train", "sft"], recipe: Path, overrides: Sequence
             from groupwise.cli.remarks import remarks
 
             show(remarks(parts), console)
-        stop = Stop(leave=exit_at_once)
         return (trainer.train(stop) if verb == "train" else trainer.sft(stop)), parts
 
 

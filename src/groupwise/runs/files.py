@@ -51,10 +51,15 @@ def write_text(path: Path, text: str) -> None:
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append one row of JSON as one line. A torn line that a killed process left at the end is cut off first."""
+    length = None
     try:
         _mend_end(path)
+        length = path.stat().st_size if path.exists() else 0
         disk.append(path, to_json(row).encode("utf-8", errors="backslashreplace") + b"\n")
     except OSError as error:
+        if length is not None and path.is_file():
+            with suppress(OSError):
+                disk.cut(path, length)  # what a full disk took of it
         raise RunError(cannot_write(path, error)) from error
 
 

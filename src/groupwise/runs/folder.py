@@ -44,10 +44,11 @@ from groupwise.errors import RunError
 from groupwise.runs import disk, lock, names
 from groupwise.runs.checkpoints.store import Checkpoints
 from groupwise.runs.evaluations import EvaluatedAnswer, read_answers, write_answers
-from groupwise.runs.files import append_row, cannot_write, read_rows, to_json, write_text
+from groupwise.runs.files import cannot_write, read_rows, to_json, write_text
 from groupwise.runs.identity import identity as machine_identity
 from groupwise.runs.identity import now
 from groupwise.runs.metrics import MetricsLog
+from groupwise.runs.patience import Patience
 from groupwise.runs.redaction import redact_text, redacted
 from groupwise.runs.rollouts import RolloutRow, read_rollouts, write_rollouts
 from groupwise.runs.text import safe_text
@@ -65,7 +66,9 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics = MetricsLog(path / "metrics.jsonl")
+        self.patience = Patience()
+        """With a full disk, once training has begun."""
+        self.metrics = MetricsLog(path / "metrics.jsonl", self.patience.append)
 
     def begin(self, name: str, loaded: LoadedRecipe, identity: Mapping[str, Any]) -> None:
         """Write what is known before the first step. `identity` adds to `run.json` what only the caller knows
@@ -120,7 +123,11 @@ class RunFolder:
     ) -> Path:
         """Write the rollouts of a step; `extra` holds one value per rollout under each name, groups in order."""
         path = self._inside("rollouts") / f"{step:06d}.parquet"
-        write_rollouts(path, step, groups, extra)
+        try:
+            write_rollouts(path, step, groups, extra)
+        except RunError as error:
+            if not self.patience.bears(error, f"the rollouts of step {step} are not kept"):
+                raise
         return path
 
     def save_evaluation(
@@ -134,9 +141,14 @@ class RunFolder:
         path, again = folder / f"{step:06d}.parquet", 2
         while path.exists():
             path, again = folder / f"{step:06d}-{again}.parquet", again + 1
-        write_answers(path, step, answers)
-        row = {"step": step, "label": label, "time": now(), **result, "answers": f"evals/{path.name}"}
-        append_row(self.path / "evals.jsonl", row)
+        try:
+            write_answers(path, step, answers)
+        except RunError as error:
+            if not self.patience.bears(error, f"the answers of the evaluation {label!r} are not kept"):
+                raise
+            result = {**result, "answers": None}
+        row = {"step": step, "label": label, "time": now(), "answers": f"evals/{path.name}", **result}
+        self.patience.append(self.path / "evals.jsonl", row)
         return path
 
     def log(self, text: str) -> None:
@@ -145,12 +157,15 @@ class RunFolder:
         try:
             disk.append(self.path / "log", (now() + "  " + "\n    ".join(lines) + "\n").encode())
         except OSError as error:
-            raise RunError(cannot_write(self.path / "log", error)) from error
+            if not self.patience.is_silent_about(error):
+                raise RunError(cannot_write(self.path / "log", error)) from error
 
     def close(self, status: Status) -> None:
         """Say how it ended and give the folder free."""
-        self.record({"status": status, "ended": now()})
-        lock.release(self._lock)
+        try:
+            self.record({"status": status, "ended": now()})
+        finally:
+            lock.release(self._lock)
 
     def __enter__(self) -> RunFolder:
         return self

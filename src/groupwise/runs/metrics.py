@@ -10,8 +10,9 @@ three it was does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from groupwise.runs.files import append_row, read_rows
 
@@ -19,12 +20,12 @@ from groupwise.runs.files import append_row, read_rows
 class MetricsLog:
     """Appends and reads one `metrics.jsonl`. Holds no open file, so that readers need no writer and none is leaked."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, append: Callable[[Path, Mapping[str, Any]], None] = append_row) -> None:
+        self.path, self._append = path, append
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the row of a step; it can be read when this returns."""
-        append_row(self.path, {"step": step, **{name: value for name, value in metrics.items() if name != "step"}})
+        self._append(self.path, {"step": step, **{name: value for name, value in metrics.items() if name != "step"}})
 
     def read(self) -> list[dict[str, float | None]]:
         """All rows, oldest first, each with its `step`. A torn last line (a run was killed) is skipped."""

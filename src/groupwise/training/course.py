@@ -55,6 +55,7 @@ class Course:
     ) -> None:
         self.parts, self.run, self.reporter, self.stop = parts, run, reporter, stop
         self.state = RunState()
+        run.patience.begin(reporter.message)
         self._evaluation = parts.recipe.evaluation
         self._total = total
         self._trackers = trackers_of(parts, run, reporter)
@@ -224,6 +225,7 @@ class Course:
         for name, each in self._stateful.items():
             if name in kept:  # or an earlier version did not know of it
                 each.restore(kept[name])
+        self.run.patience.forget_after(self.state.step)
         rewind(self.run.path, self.state.step, evaluations=self.state.step > 0)
         self.state.history = history(self.run.metrics.read())
         self._examination.take_up()

@@ -89,6 +89,12 @@ class Keeper:
         remembered = self._remembered
         if error := self._beside.finish_piece():
             self._failed(error)
+        try:
+            self._run.patience.catch_up()  # a checkpoint whose rows are not there could not be gone on from
+        except OSError as error:
+            self._saved = remembered.step
+            self._failed(error)
+            return
         contents = self._contents(remembered.state, copied=self._section.background)
         write = partial(self._write, remembered.step, contents, best)
         self._saved = remembered.step

@@ -35,7 +35,7 @@ class Oversight:
 
     def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, spent: Spent | None = None) -> None:
         self._run, self._reporter = run, reporter
-        self._watch = Watch(recipe.alarms, run.path / "alarms.jsonl", reporter.message)
+        self._watch = Watch(recipe.alarms, run.path / "alarms.jsonl", reporter.message, run.patience.append)
         action = recipe.alarms.action
         self._action: Action = "go on" if action == "tell" else action
         self.budgets = Budgets(recipe.budgets, spent)

@@ -15,10 +15,12 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn, TypeAlias
+
+from groupwise.errors import Stopped
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -66,15 +68,18 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = [signal.Signals[name] for name in _SIGNALS if name in signal.Signals.__members__]
-        # One that is ignored (nohup) stays so.
-        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self._hear) for number in heard}
-        try:
+        with _hearing(_SIGNALS, self._hear):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+    @contextmanager
+    def not_begun(self) -> Generator[None]:
+        """While a run is loaded, which nobody can ask to stop in the middle of something: SIGTERM and SIGHUP raise
+        `Stopped`, and Ctrl-C is what it always was. `listening` inside takes their place."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        with _hearing(_SIGNALS[1:], _end):
+            yield
 
     @contextmanager
     def dropping(self, may_drop: Callable[[], bool], say: Callable[[str], None]) -> Generator[None]:
@@ -102,6 +107,23 @@ class Stop:
         self.asked = signal.Signals(number).name
         if self._drop is not None:
             self._drop()
+
+
+@contextmanager
+def _hearing(names: Sequence[str], hear: Callable[[int, FrameType | None], None]) -> Generator[None]:
+    numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
+    # One that is ignored (nohup) stays so.
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, hear) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped(f"{signal.Signals(number).name}: nothing had begun yet; the same command begins, or goes on")
 
 
 def _soon(loop: asyncio.AbstractEventLoop, act: Callable[[], Any]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from groupwise.config.alarms import AlarmsSection
 from groupwise.runs.files import append_row, read_rows
@@ -20,6 +20,8 @@ from groupwise.runs.text import safe_text, well_formed
 from groupwise.training.alarms import History, Said, detectors_of
 from groupwise.training.signs import example_of
 from groupwise.types import Group
+
+Append: TypeAlias = Callable[[Path, Mapping[str, Any]], None]
 
 _SHOWN = 2000
 """Characters of an example that are kept in alarms.jsonl; the whole is in the rollouts of the step."""
@@ -40,8 +42,10 @@ class Alarm:
 class Watch:
     """The detectors of one run, and when each was told last. What earlier attempts of the run told is remembered."""
 
-    def __init__(self, section: AlarmsSection, file: Path, tell: Callable[[str], None]) -> None:
-        self._section, self._file, self._tell = section, file, tell
+    def __init__(
+        self, section: AlarmsSection, file: Path, tell: Callable[[str], None], append: Append = append_row
+    ) -> None:
+        self._section, self._file, self._tell, self._append = section, file, tell, append
         self._detectors = detectors_of(section.off, section.settings)
         detectors_of(section.act_on, {})  # a name that there is not
         self._told = {str(row.get("alarm")): int(row.get("step", 0)) for row in read_rows(file)}
@@ -73,7 +77,7 @@ class Watch:
     def note(self, step: int, text: str, evidence: Mapping[str, float]) -> None:
         """Say and write down, beside the alarms, that the run was rolled back to this step."""
         row = {"step": step, "time": now(), "alarm": "roll_back", "text": text, "advice": ""}
-        append_row(self._file, {**row, "evidence": dict(evidence)})
+        self._append(self._file, {**row, "evidence": dict(evidence)})
         self._tell(text)
 
     def _write(self, alarm: Alarm, groups: Sequence[Group]) -> None:
@@ -84,4 +88,4 @@ class Watch:
             problem, why, rollout = shown
             text = well_formed(rollout.completion.text[:_SHOWN])
             row["example"] = {"problem": problem, "why": why, "reward": rollout.reward, "text": text}
-        append_row(self._file, row)
+        self._append(self._file, row)
