@@ -145,6 +145,9 @@ def module_of(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:  # a script's own `sys.exit` is no end of ours
         del sys.modules[name]
         raise RewardError(f"{path} raised {shown(error)}{where_raised(error, (__file__,))}") from error
+    except BaseException:  # Ctrl-C: a half of it must not be taken for the whole the next time
+        del sys.modules[name]
+        raise
     return module
 
 

@@ -45,6 +45,9 @@ def _file(path: Path, setting: str) -> ModuleType:
     except (Exception, SystemExit) as error:  # a script's own `sys.exit` is no end of ours
         del sys.modules[name]
         raise TaskError(f"{path} raised {type(error).__name__}: {error}") from error
+    except BaseException:  # Ctrl-C: a half of it must not be taken for the whole the next time
+        del sys.modules[name]
+        raise
     return module
 
 
