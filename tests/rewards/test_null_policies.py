@@ -6,9 +6,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import groupwise
 from groupwise.rewards import Answers, RewardFunction, grade, load_reward, null_scores
-from groupwise.rewards.graders_proof import Proof, prove
+from groupwise.rewards.graders_pace import Pace
+from groupwise.rewards.graders_proof import Proof, growth, prove
 from groupwise.rewards.hostile import KINDS, hostile_texts
 from groupwise.rewards.report import FunctionReport, agreement_of, report_on
 from groupwise.types import Problem
@@ -46,16 +49,38 @@ def test_the_corpus_is_the_same_for_a_seed_and_has_every_kind():
 
 
 def test_built_in_graders_hold_against_hostile_texts():
-    proof = prove(105, seed=1)
+    heard = []
+    proof = prove(105, seed=1, heard=lambda done, total: heard.append((done, total)), rounds=2)
     assert (proof.texts, proof.unknown, proof.changed) == (105, 0, 0)
     assert proof.slowest < 4.0
+    assert proof.growth is None, "of a hundred texts nothing can be said"
+    assert heard == [(100, 210), (105, 210), (155, 210), (210, 210)]
+    low, high = proof.pace.interval
+    assert low <= proof.pace.slowdown <= high
+    assert 2 == len(proof.pace.before) <= len(proof.pace.after) <= 16
 
 
 def test_complaints_name_what_does_not_hold():
-    good = Proof(10, 1.0, unknown=0, limited=3, slowest=1.0, changed=0, growth=0.01, before=100.0, after=99.0)
-    assert good.complaints == []
-    bad = replace(good, unknown=2, slowest=9.0, changed=1, growth=0.2, after=10.0)
+    pace = Pace((), load_reward("boxed"), before=[1.0, 1.2, 1.1], answers_a_second=100.0, after=[1.1] * 30)
+    good = Proof(10, 1.0, unknown=0, limited=3, slowest=1.0, changed=0, growth=0.01, pace=pace)
+    assert good.complaints == [] == replace(good, growth=None).complaints
+    slower = replace(pace, after=[1.2] * 30)
+    bad = replace(good, unknown=2, slowest=9.0, changed=1, growth=0.2, pace=slower)
     assert len(bad.complaints) == 5 and "2 texts could not be graded" in bad.complaints[0]
+    assert bad.complaints[-1] == "grading takes 1.09 times as long as before (1.09 to 1.09)"
+
+
+def test_noise_is_no_proof_of_equal_pace():
+    # Of 30 rounds 14 are twice as slow: the median is 1, and with 95 % certainty within ranks 9 to 22.
+    pace = Pace((), load_reward("boxed"), before=[1.1], answers_a_second=100.0, after=[1.1] * 16 + [2.2] * 14)
+    assert pace.interval == (1.0, 2.0)
+    assert pace.complaint.startswith("not shown that grading is as fast as before: grading takes 1.00 times as long")
+
+
+def test_memory_is_compared_in_a_steady_state():
+    assert growth([5, 10, 10, 10, 10, 10, 10, 11]) == pytest.approx(0.1), "the first eighth only warms up"
+    assert growth([9, 9, 10, 10, *[10] * 10, 10, 10]) == 0.0
+    assert growth([float(n) for n in range(100, 116)]) == pytest.approx(114.5 / 102.5 - 1), "a steady leak"
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------

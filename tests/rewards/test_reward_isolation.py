@@ -65,6 +65,8 @@ def no_torch(completions):
     return [float("torch" in sys.modules)] * len(completions)
 def exits(completions):
     raise BaseException("not an Exception")
+def leaves(completions):
+    os._exit(3)
 def tools_used(completions):
     return [float(sum(m["role"] == "tool" for m in messages)) for messages in completions]
 def alarmed(completions):
@@ -303,22 +305,100 @@ def test_async_closures_that_hang_or_block_are_left_behind():
         assert rewards_of(RewardFunction("fine", fine), answers("a"))[0].reward == 2.0
 
 
-def test_an_async_closure_that_stops_its_loop_harms_no_later_one():
+def test_a_closure_that_seeds_leaves_the_trainers_numbers_as_they_were():
+    import random
+
+    import numpy
+    import torch
+
+    def seeds(completions):
+        random.seed(0), numpy.random.seed(0), torch.manual_seed(0)
+        return [random.random()] * len(completions)
+
+    def draws(completions):
+        return [random.random() + numpy.random.random() + float(torch.rand(()))] * len(completions)
+
+    async def draws_too(completions):
+        return [random.random()] * len(completions)
+
+    def after(functions):
+        random.seed(5), numpy.random.seed(5), torch.manual_seed(5)
+        graded = [rewards_of([RewardFunction(f.__name__, f) for f in functions], answers("a"))[0].parts for _ in "ab"]
+        return graded, random.random(), numpy.random.random(), float(torch.rand(()))
+
+    assert after([seeds, draws_too])[1:] == after([draws])[1:], "whatever was seeded and drawn in there"
+    (first, second), *_ = after([draws, draws_too])
+    assert first["draws"] != second["draws"] and first["draws_too"] != second["draws_too"], "new numbers at every call"
+    assert after([draws, draws_too])[0] == [first, second], "and the same ones in a run that is repeated"
+
+
+def test_a_function_that_ends_its_process_is_given_up_after_two_rows(load, caplog):
+    starts = []
+    before = process_module.Process.__init__
+
+    def counted(self, *given):
+        starts.append(given)
+        before(self, *given)
+
+    process_module.Process.__init__ = counted
+    try:
+        rows = rewards_of(load("leaves"), answers(*"abcdefgh"))
+    finally:
+        process_module.Process.__init__ = before
+    assert {row.outcome for row in rows} == {"unknown"}
+    assert "ended itself with code 3 (os._exit?)" in rows[0].why
+    assert len(starts) == 3
+
+
+def test_an_async_closure_that_stops_its_loop_harms_nobody():
     async def stops(completions, **columns):
         asyncio.get_running_loop().stop()
         await asyncio.sleep(0)
         return [1.0] * len(completions)
 
+    async def ends(completions, **columns):
+        async def leaves():
+            raise SystemExit
+
+        await asyncio.wait([asyncio.ensure_future(leaves())])
+        return [3.0] * len(completions)
+
     async def fine(completions, **columns):
+        await asyncio.sleep(0.1)
         return [2.0] * len(completions)
 
-    rewards_of(RewardFunction("stops", stops, deadline=0.3), answers("a"))
-    started, open_files = time.monotonic(), len(list(Path("/proc/self/fd").iterdir()))
+    functions = [RewardFunction(f.__name__, f, deadline=20.0) for f in (stops, ends, fine)]
+    started = time.monotonic()
     for _ in range(3):
-        assert rewards_of(RewardFunction("fine", fine, deadline=20.0), answers("a"))[0].reward == 2.0
-        rewards_of(RewardFunction("stops", stops, deadline=0.3), answers("a"))
+        assert rewards_of(functions, answers("a"))[0].parts == {"stops": 1.0, "ends": 3.0, "fine": 2.0}
     assert time.monotonic() - started < 15
-    assert len(list(Path("/proc/self/fd").iterdir())) <= open_files + 3, "loops are closed"
+
+
+def test_a_loop_that_is_left_behind_ends_what_ran_on_it_and_is_closed(tmp_path):
+    script = tmp_path / "left.py"
+    script.write_text(
+        textwrap.dedent("""
+        import asyncio, gc, os, time
+        from groupwise.rewards import Answers, RewardFunction, grade
+        async def waits(completions):
+            asyncio.ensure_future(asyncio.sleep(3600))
+            await asyncio.sleep(3600)
+        def files():
+            return len(os.listdir("/proc/self/fd"))
+        rows = Answers(["p"], ["a"], [(1,)], ["stop"])
+        before = files()
+        for _ in range(3):
+            asyncio.run(grade([RewardFunction("waits", waits, deadline=0.2)], rows))
+        time.sleep(0.3)
+        gc.collect()
+        print(files() - before)
+        """)
+    )
+    source = str(Path(thread_module.__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, env={"PYTHONPATH": source}
+    )
+    assert (done.stdout, done.stderr) == ("0\n", ""), "no file is left open, and no task destroyed while pending"
 
 
 def test_a_closure_that_holds_the_lock_ends_the_process_with_its_stack(tmp_path):

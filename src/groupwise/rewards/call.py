@@ -32,6 +32,9 @@ _SEARCH_SECONDS = 10.0
 _HUNG_ROWS = 4
 """So many rows that hang one after another, and none that does not: then it is the function that hangs."""
 
+_DEAD_ROWS = 2
+"""So many whose process ends: each start of another takes long on a busy machine, with what a file imports."""
+
 PAUSES = (1.0, 4.0)
 """Seconds before each further attempt."""
 
@@ -117,16 +120,17 @@ async def _attempt(answers: Answers, once: Once, log: GradingLog) -> list[Mark]:
 async def _failing_rows(answers: Answers, once: Once) -> dict[int, Wrong | Unknown]:
     """The rows that it fails on alone; all rows, if it does so on each that was looked at: then it is the function."""
     bad: dict[int, Wrong | Unknown] = {}
-    until, looked, slow = time.monotonic() + _SEARCH_SECONDS, 0, 0
+    until, looked, slow, dead = time.monotonic() + _SEARCH_SECONDS, 0, 0, 0
     # In no order: the completions of one problem stand together, and are often bad together.
     for row in random.Random(0).sample(range(len(answers)), len(answers)):
-        if slow == looked >= _HUNG_ROWS or (slow == 0 and time.monotonic() > until):
+        if slow == looked >= _HUNG_ROWS or dead == looked >= _DEAD_ROWS or (slow == 0 and time.monotonic() > until):
             break
         looked += 1
         try:
             await once(answers.row(row), GradingLog())
         except Failure as failure:
             slow += failure.kind != "raised"
+            dead += failure.kind == "died"
             if failure.kind == "raised":
                 failure.words += f". It raises on row {row} ({excerpt(answers, row)})"
             bad[row] = _blamed(failure)

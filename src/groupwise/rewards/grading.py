@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 from groupwise.rewards.call import call
 from groupwise.rewards.contract import Answers, RewardFunction, TrainerState
 from groupwise.rewards.invoke import is_async
+from groupwise.rewards.isolated import draws
 from groupwise.rewards.isolated.place import lane
 from groupwise.rewards.log import GradingLog
 from groupwise.rewards.outcomes import Grade, Mark, graded, with_unique_names
@@ -41,14 +43,20 @@ async def grade(
 
     async def of_this_process() -> None:
         mine = [reward for reward in named if lane(reward) is None]
-        await one_after_another([reward for reward in mine if not is_async(reward.function)])
-        await _all(one_after_another([reward]) for reward in mine if is_async(reward.function))
+        with draws.apart():
+            await one_after_another([reward for reward in mine if not is_async(reward.function)])
+            await _all(one_after_another([reward]) for reward in mine if is_async(reward.function))
+
+    async def of_another(some: Sequence[RewardFunction], seeds: random.Random) -> None:
+        draws.in_lane(seeds)
+        await one_after_another(some)
 
     lanes: dict[str, list[RewardFunction]] = {}
     for reward in named:
         if (key := lane(reward)) is not None:
             lanes.setdefault(key, []).append(reward)
-    await _all([of_this_process(), *map(one_after_another, lanes.values())])
+    others = [of_another(some, draws.new_lane()) for some in lanes.values()]
+    await _all([of_this_process(), *others])
     for reward in named:  # in the order of the list, whoever was first
         notes.add(logs[reward.name], range(len(answers)), len(answers))
     return [graded({reward.name: marks[reward.name][row] for reward in named}, named) for row in range(len(answers))]

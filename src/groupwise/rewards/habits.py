@@ -17,7 +17,7 @@ Script: TypeAlias = Literal[
 ]
 
 _SCRIPTS: dict[str, re.Pattern[str]] = {
-    name: re.compile(f"[{ranges}]")
+    name: re.compile(f"[{ranges}]+")
     for name, ranges in {
         "latin": "A-Za-zªºÀ-ÖØ-öø-ɏḀ-ỿ",
         "cyrillic": "\u0400-\u052f",
@@ -31,6 +31,9 @@ _SCRIPTS: dict[str, re.Pattern[str]] = {
         "thai": "\u0e00-\u0e7f",
     }.items()
 }
+
+_WORDS = re.compile(r"\w+")
+"""All letters are in these, and what else there is (digits, signs) is sorted out letter by letter."""
 
 
 def repetition(
@@ -112,5 +115,5 @@ def language_share(completions: Sequence[Answer], *, script: Script = "latin", s
 
 
 def _share(text: str, pattern: re.Pattern[str]) -> float:
-    letters = sum(map(str.isalpha, text))
-    return min(sum(1 for _ in pattern.finditer(text)) / letters, 1.0) if letters else 0.0
+    letters = sum(len(run) if run.isalpha() else sum(map(str.isalpha, run)) for run in _WORDS.findall(text))
+    return min(sum(map(len, pattern.findall(text))) / letters, 1.0) if letters else 0.0

@@ -38,6 +38,7 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
+_DIGIT = re.compile(r"\d")
 _INTEGER = re.compile(rf"[+{_MINUS}]?{_DIGITS}")
 _WITHOUT_SEPARATORS = str.maketrans("", "", _SEPARATORS)
 
@@ -47,6 +48,8 @@ def number(text: str) -> Fraction | None:
 
     Example: `number("The total is $1,000.") == 1000`, `number("3 * 4 = 12") is None`
     """
+    if _DIGIT.search(text) is None:  # a megabyte of letters is read eight times as fast
+        return None
     found = list(islice(_NUMBER.finditer(text), 2))
     return _value(found[0]) if len(found) == 1 else None
 

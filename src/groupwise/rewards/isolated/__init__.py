@@ -8,5 +8,6 @@ serve.py    the same, seen from inside
 forks.py    a process that forks others, so that a verifier killed over a text is back in milliseconds
 wire.py     what goes between them: plain data as JSON, nothing that could run
 limits.py   the limits that a process sets itself
+draws.py    random numbers of functions, which leave the trainer's as they were
 kept.py     what a function may change and does not own: the working folder, torch's default dtype
 """

@@ -36,6 +36,9 @@ _WALL = 3.0
 _PATIENT = 10.0
 _TICK = 0.2
 
+_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, -signal.SIGTRAP}
+"""Ends that a text brings about and nobody else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -175,7 +178,7 @@ class Items:
         if index not in batch.failed_once:
             batch.failed_once.add(index)
             batch.waiting.append(index)
-        elif status in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
+        elif status in _CRASHES:
             batch.results[index] = Wrong(f"crashes the verifier ({how})")
         else:
             batch.results[index] = Unknown(f"the verifier's process died of {how}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import random
 import signal
 import threading
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from groupwise.errors import RewardError
 from groupwise.rewards.contract import Answers, Place, RewardFunction, TrainerState
 from groupwise.rewards.failure import Failure
 from groupwise.rewards.invoke import is_async
+from groupwise.rewards.isolated.draws import next_seed
 from groupwise.rewards.isolated.process import Process
 from groupwise.rewards.isolated.serve import mark_of
 from groupwise.rewards.isolated.thread import in_a_thread, in_background
@@ -56,7 +56,7 @@ async def in_its_process(reward: RewardFunction, answers: Answers, state: Traine
             _told.add(reward.name)
             LOG.warning("reward function %r runs in this process and not in one of its own: %s", reward.name, error)
         return await in_a_thread(reward, answers, state, log)
-    seed = random.getrandbits(64)  # drawn here: so a run that is repeated, or goes on after a kill, repeats these too
+    seed = next_seed()  # drawn here: so a run that is repeated, or goes on after a kill, repeats these too
     abandoned = threading.Event()
     future, _ = in_background(lambda: _asked(reward, place, answers, {**rows, "seed": seed}, state, abandoned))
     try:
@@ -176,7 +176,7 @@ def _starved(used: float | None, before: float, watch: Watch) -> bool:
 
 def _died(process: Process, watch: Watch) -> Failure:
     code, _ = process.end()
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended itself with code {code} (os._exit?)"
     kind = "limit" if code == -signal.SIGXCPU else "died"
     return Failure(kind, f"the process of reward function {watch.name!r} {how}, {watch.place}")
 

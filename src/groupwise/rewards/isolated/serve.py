@@ -6,7 +6,6 @@ Imports no torch by itself, so that it is there in a tenth of a second; a reward
 from __future__ import annotations
 
 import contextlib
-import random
 import signal
 import socket
 import sys
@@ -20,6 +19,7 @@ from groupwise.rewards.contract import Answers, RewardFunction, TrainerState
 from groupwise.rewards.failure import Failure, shown
 from groupwise.rewards.invoke import is_async, keywords, run, run_async
 from groupwise.rewards.isolated import limits
+from groupwise.rewards.isolated.draws import seed_all
 from groupwise.rewards.isolated.wire import Inbox, UnsendableError, encoded, send
 from groupwise.rewards.log import GradingLog
 from groupwise.rewards.outcomes import Mark, Unknown, Wrong
@@ -87,7 +87,7 @@ class Functions:
         reward = RewardFunction(request["name"], function, settings=request["settings"])
         answers = Answers(**request["answers"])
         limits.cap_cpu(request["deadline"] * max(len(answers), 1) + _OVER)
-        _seed_all(request["seed"])
+        seed_all(request["seed"])
         given = keywords(reward, answers, self._state(request["state"]), log, self._touched)
         if is_async(function):
             return self._loop.run_until_complete(run_async(reward, given, answers))
@@ -108,16 +108,6 @@ class Functions:
 
     def _touched(self, row: int) -> None:
         send(self._connection, {"row": row})
-
-
-def _seed_all(seed: int) -> None:
-    """Every generator of random numbers that a function may draw from, as far as it has been imported."""
-    random.seed(seed)
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None:
-        numpy.random.seed(seed % 2**32)
-    if torch is not None:
-        torch.manual_seed(seed % 2**63)
 
 
 def plain(mark: Mark) -> Any:

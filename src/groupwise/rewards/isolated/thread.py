@@ -135,17 +135,21 @@ class _Loop:
     @classmethod
     def running(cls) -> asyncio.AbstractEventLoop:
         """The loop, started if it is not there."""
-        if cls._loop is None or not cls._loop.is_running():  # a function may have stopped it
+        if cls._loop is None or cls._loop.is_closed():
             cls._loop, ready = asyncio.new_event_loop(), threading.Event()
             cls._loop.call_soon(ready.set)
             threading.Thread(target=cls._live, args=(cls._loop,), name="async rewards", daemon=True).start()
             ready.wait()
         return cls._loop
 
-    @staticmethod
-    def _live(loop: asyncio.AbstractEventLoop) -> None:
+    @classmethod
+    def _live(cls, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            loop.run_forever()
+            while cls._loop is loop:  # a function may stop it, and a task of its own end it by SystemExit: others go on
+                with suppress(BaseException):
+                    loop.run_forever()
+            with suppress(BaseException):
+                loop.run_until_complete(_cancelled(asyncio.all_tasks(loop)))
         finally:
             loop.close()
 
@@ -154,8 +158,16 @@ class _Loop:
         """Leave a loop that may be blocked behind."""
         if cls._loop is loop:
             cls._loop = None
-            with suppress(RuntimeError):  # it was stopped, and is closed
+            with suppress(RuntimeError):  # it is closed
                 loop.call_soon_threadsafe(loop.stop)
+
+
+async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+    """End what still runs on a loop that was left behind: nobody is told of tasks that were destroyed while pending."""
+    for task in tasks:
+        task.cancel()
+    for task in (await asyncio.wait(tasks, timeout=1.0))[0] if tasks else ():
+        _heard(task)
 
 
 def _ask_to_end(thread: threading.Thread) -> None:

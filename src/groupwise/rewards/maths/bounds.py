@@ -20,6 +20,7 @@ _LARGEST_EXPONENT = 4
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*\{?\s*[-+(]*\s*(\d+)")
 # What stands in an exponent is one character or digits, or whatever braces and parentheses hold: `a^2b^3` is no tower.
 _TOWER = re.compile(r"(?:\^|\*\*)\s*(?:[{(][^{}]{0,40}?|[-+]?\d*|[A-Za-z])\s*(?:\^|\*\*)")
+_BINOMIAL = re.compile(r"\\[dt]?binom\s*\{[^{}]*(?:\d{5}|\^)")
 _FACTORIAL = re.compile(r"(\d+|[)}])\s*!")
 
 
@@ -34,6 +35,7 @@ def too_large(expression: str) -> str | None:
         (expression.count("^") + expression.count("**") > _POWERS, f"more than {_POWERS} powers"),
         (_TOWER.search(expression) is not None, "a power of a power"),
         (any(len(found[1]) > _LARGEST_EXPONENT for found in _EXPONENT.finditer(expression)), "a huge exponent"),
+        (_BINOMIAL.search(expression) is not None, "a huge binomial coefficient"),
         (any(_is_huge(found[1]) for found in _FACTORIAL.finditer(expression)), "a huge factorial"),
     )
     return next((why for is_beyond, why in checks if is_beyond), None)
