@@ -26,7 +26,7 @@ from our_side import trainer_of
 from workloads import workload_of
 
 GEMM = ("aten::mm", "aten::addmm", "aten::_addmm_activation", "mkldnn::_linear_pointwise", "aten::mkldnn_linear")
-ATTENTION = ("aten::bmm", "aten::baddbmm", "scaled_dot_product", "flash_attention")
+ATTENTION = ("aten::bmm", "aten::baddbmm", "scaled_dot_product", "flash_attention", "_Attention")
 
 
 def kind(operation: str) -> str:

@@ -154,7 +154,6 @@ def test_it_follows_the_weights(lora):
     ("change", "says"),
     [
         (lambda p: p.model.double(), "for fp32"),
-        (lambda p: p.model.to(torch.bfloat16), "for fp32"),
         (lambda p: p.adapted.add_adapter("d", LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)), "DoRA"),
         (lambda p: p.adapted.add_adapter("e", LoraConfig(r=2, target_modules=["embed_tokens"])), "not a plain table"),
     ],
@@ -165,6 +164,31 @@ def test_what_it_leaves_to_others(change, says):
     policy.adapted.base_model.set_adapter(list(policy.adapted.peft_config))
     with pytest.raises(UnfitError, match=says):
         NativeDecoder(policy)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_weights_of_16_bits_are_computed_with_in_fp32(dtype):
+    """So its numbers are those of the same weights in fp32 but for the prompt's, which the model itself reads; and an
+    adapter, small beside a weight, is not rounded away in their sum."""
+    policy = policy_of("llama", lora=LoraSection(r=4))
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=1e-3, generator=torch.Generator().manual_seed(1))
+    policy.model.to(dtype)
+    exact = policy_of("llama", lora=LoraSection(r=4))
+    exact.model.load_state_dict({name: value.float() for name, value in policy.model.state_dict().items()})
+    prompt = [tokens(9)]
+    with torch.inference_mode():
+        one, other = NativeDecoder(policy), NativeDecoder(exact)
+        assert one.admit(prompt, [2]).dtype == dtype
+        other.admit(prompt, [2])
+        drawn = torch.tensor([3, 4])
+        found, expected = one.step(drawn), other.step(drawn)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+    for mine, theirs in zip(one._held, other._held, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=3e-5, rtol=0)  # in 16 bits a sum would be off by up to 1e-3
 
 
 def test_without_a_compiler_torch_does_it(monkeypatch):

@@ -56,7 +56,7 @@ class FusedDecoder(TrunkAndBranchDecoder):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._base = cast(Any, policy.model.base_model)
-        check_copyable(policy, LARGEST)
+        check_copyable(policy, LARGEST, policy.dtype)
         try:
             self.refresh()
         except (AttributeError, TypeError, RuntimeError) as error:
@@ -100,9 +100,9 @@ class FusedDecoder(TrunkAndBranchDecoder):
         return _linear(F.silu(gate) * up, layer.down, onto=x)
 
 
-def check_copyable(policy: Policy, largest: int) -> None:
+def check_copyable(policy: Policy, largest: int, dtype: torch.dtype) -> None:
     """Refuse what a copy of the weights is no good for, and what a short probe would not show."""
-    if sum(x.numel() * x.element_size() for x in policy.model.parameters()) > largest:
+    if sum(x.numel() * dtype.itemsize for x in policy.model.parameters()) > largest:
         raise UnfitError("the copy would be large")
     rope = policy.model.config.get_text_config().to_dict().get("rope_parameters") or {}
     if "llama_4_scaling_beta" in rope:
@@ -137,21 +137,23 @@ def is_silu(activation: object) -> bool:
     return isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation"
 
 
-def matrix_of(module: Any) -> tuple[Tensor, Tensor | None]:
-    """Weight [out, in] and bias, with what active adapters add."""
-    if isinstance(module, nn.Linear):
-        return module.weight, module.bias
-    base = module.get_base_layer()
-    if base.weight.dtype in (torch.float16, torch.bfloat16):
+def matrix_of(module: Any, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
+    """Weight [out, in] and bias, with what active adapters add; in the precision of the weight, if none is named."""
+    base = module if isinstance(module, nn.Linear) else module.get_base_layer()
+    dtype = dtype or base.weight.dtype
+    bias = None if base.bias is None else base.bias.to(dtype)
+    if base is module:
+        return base.weight.to(dtype), bias
+    if dtype in (torch.float16, torch.bfloat16):
         raise UnfitError("in 16 bits a small adapter would be rounded away beside the weight that it is added to")
-    weight = base.weight.clone()
+    weight = base.weight.to(dtype, copy=True)
     idle = module.merged or module.disable_adapters
     active = set[str]() if idle else set(module.active_adapters)
     if active & set(module.lora_magnitude_vector):
         raise UnfitError("the magnitudes of DoRA are not part of what an adapter adds")
     for name in active & set(module.lora_A):
         weight += module.get_delta_weight(name).to(weight.dtype)
-    return weight, base.bias
+    return weight, bias
 
 
 def _as_list(matrix: tuple[Tensor, Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:

@@ -2,8 +2,8 @@
 
 On a CPU a small model's step is mostly the cost of calling operations. In native.c it is one: norms, products, rotary
 positions, attention over trunk and branch and the gated MLP of all layers, with keys and values in pages. It knows one
-build, the commonest (Llama, Mistral, Qwen2, Qwen3, SmolLM and their like), in fp32; the choice of a decoder proves it
-on the probe as any other.
+build, the commonest (Llama, Mistral, Qwen2, Qwen3, SmolLM and their like), and computes in fp32, also for weights of 16
+bits; the choice of a decoder proves it on the probe as any other.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class NativeDecoder(TrunkAndBranchDecoder):
             raise UnfitError("there is no compiled library")
         self._native = native
         self._native.work_floats.restype = ctypes.c_int64
-        if policy.dtype != torch.float32 or policy.device.type != "cpu":
-            raise UnfitError("compiled code is for fp32 on a CPU")
-        check_copyable(policy, LARGEST)
+        if policy.dtype not in (torch.float32, torch.float16, torch.bfloat16) or policy.device.type != "cpu":
+            raise UnfitError("compiled code is for fp32 and 16 bits on a CPU")
+        check_copyable(policy, LARGEST, torch.float32)
         self._base = cast(Any, policy.model.base_model)
         try:
             self._measure()
@@ -102,10 +102,10 @@ class NativeDecoder(TrunkAndBranchDecoder):
         self._model = _Model(
             layers=len(layers),
             dim=embedding.weight.shape[1],
-            heads=matrix_of(first.self_attn.q_proj)[0].shape[0] // dim,
-            kv_heads=matrix_of(first.self_attn.k_proj)[0].shape[0] // dim,
+            heads=_exact(first.self_attn.q_proj)[0].shape[0] // dim,
+            kv_heads=_exact(first.self_attn.k_proj)[0].shape[0] // dim,
             head_dim=dim,
-            inner=matrix_of(first.mlp.gate_proj)[0].shape[0],
+            inner=_exact(first.mlp.gate_proj)[0].shape[0],
             eps=epsilons.pop(),
             scale=scales.pop(),
         )
@@ -155,7 +155,11 @@ class NativeDecoder(TrunkAndBranchDecoder):
         self._step.logits = None if logits is None else logits.data_ptr()
         self._native.step(ctypes.byref(self._model), ctypes.byref(self._step), ctypes.c_int64(pages.tokens))
         pages.end()
-        return self._policy.head(self._features) if logits is None else logits[:, : self._model.vocabulary]
+        return (
+            self._policy.head(self._features.to(self._policy.dtype))
+            if logits is None
+            else logits[:, : self._model.vocabulary]
+        )
 
     def keep(self, index: Sequence[int]) -> None:
         """See `Decoder`."""
@@ -206,7 +210,7 @@ class NativeDecoder(TrunkAndBranchDecoder):
         attention, mlp = layer.self_attn, layer.mlp
         if not is_silu(mlp.act_fn):
             raise UnfitError(f"its activation is {type(mlp.act_fn).__name__}")
-        inward = [matrix_of(x) for x in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        inward = [_exact(x) for x in (attention.q_proj, attention.k_proj, attention.v_proj)]
         if len({bias is None for _, bias in inward}) > 1:
             raise UnfitError("some of its projections have a bias and some have none")
         biases = [bias for _, bias in inward if bias is not None]
@@ -220,10 +224,10 @@ class NativeDecoder(TrunkAndBranchDecoder):
                 raise UnfitError("it normalises queries and keys over all heads together")
             setattr(made, name, None if norm is None else self._at(norm.weight))
         self._set(made, "inward", torch.cat([weight for weight, _ in inward]), torch.cat(biases) if biases else None)
-        self._set(made, "outward", *matrix_of(attention.o_proj))
-        self._set(made, "gate", *matrix_of(mlp.gate_proj))
-        self._set(made, "up", *matrix_of(mlp.up_proj))
-        self._set(made, "down", *matrix_of(mlp.down_proj))
+        self._set(made, "outward", *_exact(attention.o_proj))
+        self._set(made, "gate", *_exact(mlp.gate_proj))
+        self._set(made, "up", *_exact(mlp.up_proj))
+        self._set(made, "down", *_exact(mlp.down_proj))
         return made
 
     def _set(self, into: _Layer | _Model, name: str, weight: Tensor, bias: Tensor | None) -> None:
@@ -235,9 +239,14 @@ class NativeDecoder(TrunkAndBranchDecoder):
 
     def _at(self, tensor: Tensor) -> int:
         """Its address. It is held as long as it is pointed at."""
-        tensor = tensor.detach().contiguous()
+        tensor = tensor.detach().float().contiguous()
         self._held.append(tensor)
         return tensor.data_ptr()
+
+
+def _exact(module: Any) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias in fp32: an adapter of 16 bits is not rounded away in the sum."""
+    return matrix_of(module, torch.float32)
 
 
 def _floats(*shape: int) -> Tensor:

@@ -121,7 +121,7 @@ def _table(rows: Sequence[Sequence[int]]) -> np.ndarray[tuple[int, int], np.dtyp
 
 def _paged(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """A prompt's keys and values by layer -> [pages, floats of a page]."""
-    parts = [part for key, value in layers for part in (_key_pages(key[0]), _value_pages(value[0]))]
+    parts = [part for key, value in layers for part in (_key_pages(key[0].float()), _value_pages(value[0].float()))]
     return torch.cat(parts, 1)
 
 
