@@ -173,6 +173,7 @@ Written by `python bench/reliability.py` on {machine}. The same harness runs, sm
 - **Nothing half.** A checkpoint has its name when all of it is on the disk. Every file is held against its SHA-256
   before a run goes on; what is damaged is named, and the one before is taken.
 - **A full disk stops saving, not training.** It is said, nothing good is removed, and the next checkpoint tries again.
+  Rows of the records wait in memory for room; whose rollouts are not kept is said.
 - **Stopping in good order.** Ctrl-C, SIGTERM and SIGHUP drop the step at hand, or finish it if the weights have moved
   in it, save, and exit with 75. That takes at most a micro-batch (or the rest of the step's updates), or whatever a
   reward function takes to return, and one save. A second Ctrl-C leaves at once.
@@ -181,8 +182,8 @@ Written by `python bench/reliability.py` on {machine}. The same harness runs, sm
 - **Memory that does not suffice** halves the micro-batch (the same gradient) or the rows that are sampled at once (the
   same completions). Both are said and remembered.
 - **Every recorded step can be computed again**: `groupwise replay RUN --step N`, through the nearest checkpoint.
-- **One writer.** A second process is refused, with the ways out. The lock of a process of the same machine that is gone
-  is taken over.
+- **One writer.** A second process is refused, with the ways out, also from another container. The lock of a process of
+  the same machine that is gone is taken over.
 
 What is not promised: bit-equality on another device, another number of threads or other versions of torch (it is said
 when they differ), and rewards that keep a state without `state()` and `restore(state)`.
