@@ -57,11 +57,11 @@ def test_built_in_graders_hold_against_hostile_texts():
     assert heard == [(100, 210), (105, 210), (155, 210), (210, 210)]
     low, high = proof.pace.interval
     assert low <= proof.pace.slowdown <= high
-    assert 2 == len(proof.pace.before) <= len(proof.pace.after) <= 16
+    assert 2 == len(proof.pace.before) <= len(proof.pace.after) <= 8
 
 
 def test_complaints_name_what_does_not_hold():
-    pace = Pace((), load_reward("boxed"), before=[1.0, 1.2, 1.1], answers_a_second=100.0, after=[1.1] * 30)
+    pace = Pace((), load_reward("boxed"), before=[1.1] * 30, answers_a_second=100.0, after=[1.1] * 30)
     good = Proof(10, 1.0, unknown=0, limited=3, slowest=1.0, changed=0, growth=0.01, pace=pace)
     assert good.complaints == [] == replace(good, growth=None).complaints
     slower = replace(pace, after=[1.2] * 30)
@@ -73,7 +73,9 @@ def test_complaints_name_what_does_not_hold():
 def test_noise_is_no_proof_of_equal_pace():
     # Of 30 rounds 14 are twice as slow: the median is 1, and with 95 % certainty within ranks 9 to 22.
     pace = Pace((), load_reward("boxed"), before=[1.1], answers_a_second=100.0, after=[1.1] * 16 + [2.2] * 14)
-    assert pace.interval == (1.0, 2.0)
+    assert pace.interval == pytest.approx((1.0, 2.0))
+    unsure = replace(pace, before=[1.0] * 16 + [2.0] * 14, after=[1.0] * 30)
+    assert unsure.interval == pytest.approx((0.0, 1.0)), "what it is compared with is uncertain, too"
     assert pace.complaint.startswith("not shown that grading is as fast as before: grading takes 1.00 times as long")
 
 

@@ -91,7 +91,7 @@ class _Counts:
 
 
 def prove(
-    count: int, seed: int = 0, heard: Callable[[int, int], object] = lambda done, total: None, rounds: int = 30
+    count: int, seed: int = 0, heard: Callable[[int, int], object] = lambda done, total: None, rounds: int = 120
 ) -> Proof:
     """Grade so many hostile texts twice. `heard` is told how many of how many are done; `rounds` are those by which the
     pace is judged."""
