@@ -21,7 +21,7 @@ class TabularPolicy:
         random = torch.Generator().manual_seed(seed)
         self.table = nn.Parameter(torch.randn(tokens, tokens, dtype=torch.float64, generator=random))
         self.model = SimpleNamespace(named_parameters=lambda: [("table", self.table)])
-        self.adapted = None
+        self.adapted = self.beginning = None
         self.device, self.dtype = torch.device("cpu"), torch.float64
 
     def trainable(self):
