@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 # step took 20 to 50 times as long. A short spin costs nothing on an idle machine. Read once, when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+# In 16 bits torch compiles a matrix product for each number of tokens and keeps the last 1,024, twice: a gigabyte and a
+# half after ten steps, as no step has the sizes of another. Within a step fewer than these are in use.
+os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 if TYPE_CHECKING:
     from groupwise.config import Recipe, load_recipe

@@ -139,10 +139,11 @@ def is_silu(activation: object) -> bool:
 
 def matrix_of(module: Any, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
     """Weight [out, in] and bias, with what active adapters add; in the precision of the weight, if none is named."""
-    base = module if isinstance(module, nn.Linear) else module.get_base_layer()
+    is_plain = isinstance(module, nn.Linear)
+    base = module if is_plain else module.get_base_layer()
     dtype = dtype or base.weight.dtype
     bias = None if base.bias is None else base.bias.to(dtype)
-    if base is module:
+    if is_plain:
         return base.weight.to(dtype), bias
     if dtype in (torch.float16, torch.bfloat16):
         raise UnfitError("in 16 bits a small adapter would be rounded away beside the weight that it is added to")
