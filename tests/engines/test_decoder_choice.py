@@ -8,7 +8,6 @@ from architectures import alone, model_of, policy_of, tokens
 from groupwise.engines.cache import BranchCache
 from groupwise.engines.choice import choose_decoder
 from groupwise.engines.decoders import PlainDecoder, RereadingDecoder, TrunkAndBranchDecoder
-from groupwise.engines.fused import FusedDecoder
 from groupwise.engines.native import NativeDecoder
 from groupwise.types import Sampling
 
@@ -106,7 +105,7 @@ def test_reading_anew_stays_in_the_context(monkeypatch):
 @pytest.mark.parametrize("name", ["qwen2", "gemma2", "qwen3-moe"])
 def test_in_16_bits_rounding_is_no_reason(name, dtype):
     policy = policy_of(model_of(name).to(dtype))
-    assert choose_decoder(policy) is (FusedDecoder if name == "qwen2" else TrunkAndBranchDecoder)
+    assert choose_decoder(policy) is (NativeDecoder if name == "qwen2" else TrunkAndBranchDecoder)
     groups = sampled(policy, CALLS)
     with torch.no_grad():
         learners_T, _ = policy.logprobs(as_trees(CALLS, groups))

@@ -84,7 +84,7 @@ def test_a_mixture_of_tasks():
 
 
 def test_a_part_that_cannot_be_made_is_named():
-    part = {"name": "sums", "task": {"kind": "arithmetic", "digits": 1}}
+    part = {"name": "sums", "task": {"kind": "arithmetic", "digits": 1, "train_size": 1_000}}
     loaded = load_recipe({"model": {"id": "toy"}, "task": {"kind": "mixture", "parts": [part]}})
     with pytest.raises(GroupwiseError, match=r"^task.parts, 'sums': there are only \d+ different problems"):
         Trainer.from_recipe(loaded, Listener()).train()
