@@ -119,6 +119,16 @@ def kills_at_moments(folder: Path, findings: Findings, count: int) -> None:
     findings.note("... what is left of the processes after 5 s (open files)", f"{soak.leftovers() or 'nothing'}")
 
 
+def asked_at_moments(folder: Path, findings: Findings, count: int) -> None:
+    """Ctrl-C, once to three times, while checkpoints are slow to be written."""
+    soak = Soak(folder, steps=20)
+    runs = soak.ask_at_random(times=count, seed=0)
+    wrong = "; ".join(filter(None, map(soak.difference, runs)))
+    ended = ", ".join(f"{times} with {code}" for code, times in sorted(soak.asked.items()))
+    findings.note("Ctrl-C at random moments, once to three times", f"{count}, of {len(runs)} runs; ended {ended}")
+    findings.note("... what differs from the undisturbed run in the end", wrong or "nothing")
+
+
 def costs(folder: Path, findings: Findings) -> None:
     """Of the demo's model and GRPO recipe, fifty steps of it after a short warm start, with the machine to itself."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -177,6 +187,9 @@ Written by `python bench/reliability.py` on {machine}. The same harness runs, sm
 - **Stopping in good order.** Ctrl-C, SIGTERM and SIGHUP drop the step at hand, or finish it if the weights have moved
   in it, save, and exit with 75. That takes at most a micro-batch (or the rest of the step's updates), or whatever a
   reward function takes to return, and one save. A second Ctrl-C leaves at once.
+- **No wait without an end** (`[deadlines]`): loading, the preflight, sampling, grading, learning and saving each have
+  a deadline and, after 60 s, a word that says what is waited for. Missed, all stacks are in the log and the run ends;
+  where Python itself no longer runs, another process ends it. A process that was stopped meanwhile is not late.
 - **An alarm may act** (`alarms.action`): pause until somebody has looked (exit code 1), end in good order, or go back
   to the last good checkpoint at a lower learning rate, which survives a kill as everything else does.
 - **Memory that does not suffice** halves the micro-batch (the same gradient) or the rows that are sampled at once (the
@@ -190,7 +203,7 @@ when they differ), and rewards that keep a state without `state()` and `restore(
 """
 
 
-PARTS = ("disks", "bytes", "operations", "moments", "costs", "foresight")
+PARTS = ("disks", "bytes", "operations", "moments", "asked", "costs", "foresight")
 SAVED = ROOT / "docs" / "reliability.json"
 
 
@@ -204,6 +217,7 @@ def measured(part: str, given: argparse.Namespace) -> Findings:
             "bytes": lambda: changed_bytes(folder, findings),
             "operations": lambda: kills_at_operations(folder, findings, given.every),
             "moments": lambda: kills_at_moments(folder, findings, given.kills),
+            "asked": lambda: asked_at_moments(folder, findings, given.kills // 2),
             "costs": lambda: costs(folder, findings),
             "foresight": lambda: foretold(findings),
         }

@@ -15,10 +15,12 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
+from groupwise.runs import disk
 from groupwise.runs.compare import differences
 from groupwise.runs.folder import RunFolder
 from toys import char_tokenizer, tiny_model
@@ -55,6 +57,7 @@ every = 2
 [guards]
 preflight = false
 """
+STOPPED, INTERRUPTED = 75, 130
 REWARD = """
 import random
 def judge(completions, **kwargs):
@@ -80,6 +83,8 @@ class Soak:
         """How long the undisturbed run took, loading included."""
         self.met = Counter[str]()
         """What a killed process had just been doing, by what the run folder had at that moment."""
+        self.asked = Counter[int]()
+        """How those ended that were asked to stop, by exit code."""
 
     def train(self, name: str, background: bool = True) -> int:
         """What the command does, in this process."""
@@ -104,6 +109,28 @@ class Soak:
             code = self.wait(self.start(runs[-1]))
             assert code == 0, code
         return runs
+
+    def ask_at_random(self, times: int, seed: int) -> list[str]:
+        """Ask processes to stop, as Ctrl-C does, one to three times in a row at moments that are drawn, while the disk
+        is slow to take checkpoints; each run again and again until it comes to its end. The names of the runs."""
+        draw, runs = random.Random(seed), list[str]()
+        while self.asked.total() < times:
+            runs.append(f"asked-{seed}-run-{len(runs)}")
+            while self.asked.total() < times and (code := self._asked(runs[-1], draw)):
+                self.asked[code] += 1
+            code = self.wait(self.start(runs[-1]))
+            assert code == 0, code
+        return runs
+
+    def _asked(self, name: str, draw: random.Random) -> int:
+        pid = self.start(name, slow=True)
+        time.sleep(draw.uniform(0.02, self.seconds))
+        for _ in range(draw.randint(1, 3)):
+            os.kill(pid, signal.SIGINT)
+            time.sleep(draw.uniform(0.0, 0.2))
+        code = self.wait(pid)
+        assert code in (0, STOPPED, INTERRUPTED), code
+        return code
 
     def _dies(self, name: str, after_s: float) -> bool:
         """An attempt that is killed so late; whether it was still alive then."""
@@ -149,13 +176,16 @@ class Soak:
                 continue
         return found
 
-    def start(self, name: str) -> int:
-        """An attempt in a process of its own; its id."""
+    def start(self, name: str, slow: bool = False) -> int:
+        """An attempt in a process of its own; its id. `slow`: where the disk takes its time for checkpoints."""
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
-                code = self.train(name)
+                with disk.watched(_dawdle) if slow else nullcontext():
+                    code = self.train(name)
+            except KeyboardInterrupt:  # before or after all that the command does
+                code = INTERRUPTED
             finally:
                 os._exit(code)
         return pid
@@ -163,3 +193,8 @@ class Soak:
     def wait(self, pid: int) -> int:
         """How it ended: an exit code, or a signal as a negative number."""
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _dawdle(operation: str, path: Path) -> None:
+    if "checkpoints" in path.parts:
+        time.sleep(0.005)

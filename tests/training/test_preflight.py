@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from toy_runs import TIMES, Listener
 from toy_runs import trainer_of as without_preflight
 
@@ -111,6 +112,15 @@ def test_a_disk_that_gives_back_something_else_is_found(tmp_path, monkeypatch):
 
     monkeypatch.setattr(file, "load_file", flipped)
     with pytest.raises(RunError, match="came back other than it was written"):
+        trainer_of(tmp_path).train()
+
+
+def test_a_disk_without_room_for_the_weights_is_said_before_the_first_step(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(file, "save_file", full)
+    with pytest.raises(RunError, match=r"cannot write .*preflight.*No space left.*free some space"):
         trainer_of(tmp_path).train()
 
 

@@ -1,7 +1,9 @@
 """What a run does with steps that must not be made, with alarms that act, and with budgets."""
 
+import errno
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from toy_runs import Listener, trainer_of
 from groupwise.errors import LearnerError
 from groupwise.learner.finite import NonFiniteError
 from groupwise.learner.learner import Learner
+from groupwise.runs import disk
 from groupwise.runs.files import read_rows
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.rollouts import read_rollouts
@@ -59,6 +62,17 @@ def test_a_bad_step_ends_the_run_and_is_kept(tmp_path, spoil):
     kept = load_file(folder / "weights.safetensors")
     assert kept.keys() == trainer.policy.trainable().keys()
     assert all(torch.equal(kept[name], value) for name, value in trainer.policy.trainable().items())
+
+
+def test_a_disk_that_cannot_keep_it_does_not_hide_what_was_wrong(tmp_path, spoil):
+    def full(operation, path):
+        if "bad_step" in path.parts and operation == "sync":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    spoil(1)
+    with disk.watched(full), pytest.raises(NonFiniteError, match=r"the advantage is nan(.|\n)*could not be kept.*free"):
+        trainer_of(tmp_path).train()
+    assert not list((tmp_path / "toy" / "bad_step").rglob("*.tmp"))
 
 
 def test_bad_steps_can_be_skipped(tmp_path, spoil):

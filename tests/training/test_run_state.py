@@ -102,7 +102,8 @@ STATE = {
 }
 """Class -> attribute -> what becomes of it."""
 
-OUTSIDE = ("config.", "runs.", "engines.", "training.deadlines.", "training.stop.", "training.reporter.", "tasks.")
+OUTSIDE = ("config.", "runs.", "engines.", "tasks.")
+OUTSIDE += ("training.deadlines.", "training.watchdog.", "training.stop.", "training.reporter.")
 """Not looked into: settings, the disk, what is empty between steps, who is told."""
 
 

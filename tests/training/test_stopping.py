@@ -1,5 +1,6 @@
 """A run that is asked to stop: it saves, says how to go on, and leaves nothing behind; a second one is kept out."""
 
+import asyncio
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ import pytest
 from crash import child
 from groupwise.errors import RunError
 from groupwise.runs.folder import RunFolder
+from groupwise.training.stop import Stop
 from soak import Soak
 
 
@@ -57,6 +59,25 @@ def test_a_second_one_leaves_at_once_and_harms_nothing(soak):
     assert soak.wait(pid) in (128 + signal.SIGINT, 75), "75 if the first was carried out before the second came"
     assert child(lambda: soak.train("twice")) == 0
     assert soak.difference("twice") == ""
+
+
+def test_asked_at_random_moments_it_ends_as_if_it_had_not_been(soak):
+    runs = soak.ask_at_random(times=3, seed=1)
+    assert [soak.difference(name) for name in runs] == [""] * len(runs)
+
+
+def test_who_is_asked_before_the_first_step_does_nothing_more():
+    """Where the preflight took so long that Ctrl-C was pressed in it."""
+    stop, said = Stop(), []
+    stop.asked = "SIGINT"
+
+    async def evaluates():
+        with stop.dropping(lambda: True, said.append):
+            await asyncio.sleep(60)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(evaluates())
+    assert said == ["SIGINT: the step at hand is dropped"]
 
 
 def test_a_second_process_is_kept_out_and_told_the_ways_out(soak, tmp_path):

@@ -29,6 +29,9 @@ class DeadlinesSection(Section):
     """The longest that each thing may take, in seconds. Whoever misses one is named, with the stacks of all threads in
     the log of the run; the run ends with an error, the model as it was."""
 
+    load: float = Field(default=7200.0, gt=0)
+    """What comes before the first step: the model and the data (downloads too), the preflight, a checkpoint to go on
+    from."""
     sample: float = Field(default=7200.0, gt=0)
     """The engine, for all completions of a step or an evaluation."""
     grade: float = Field(default=1800.0, gt=0)
@@ -37,5 +40,7 @@ class DeadlinesSection(Section):
     """The learner, for all updates of a step."""
     sync: float = Field(default=600.0, gt=0)
     """The engine, for taking the new weights."""
+    save: float = Field(default=7200.0, gt=0)
+    """The disk, for a checkpoint that is not written beside the training, or not fast enough."""
     silence: float = Field(default=60.0, gt=0)
     """After so long without a word, say what is waited for."""

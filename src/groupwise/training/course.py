@@ -7,8 +7,10 @@ where it was left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from groupwise.engines.engine import Engine
 from groupwise.learner.learner import Learner
@@ -84,21 +86,28 @@ class Course:
             self.state.told.add(about)
             self.reporter.message(words)
 
+    async def rehearse(self, preflight: Coroutine[Any, Any, str]) -> None:
+        """What is tried out before the first step, under a deadline."""
+        with self.deadlines.waiting("load", "the preflight, the worst case of this recipe"):
+            self.reporter.message(await preflight)
+
     async def follow(self, description: str, one_step: OneStep) -> None:
         """All steps to the last, with the evaluations between them; from where the run was left, if it was. Returns
-        early if it is asked to stop."""
-        self._take_up()
+        early if it is asked to stop. Inside `deadlines`."""
+        with self.deadlines.waiting("load", "the disk, for the newest checkpoint"):
+            self._take_up()
         self.parts.companion.may_keep(self._keep_now)
         self._description = description
         self.reporter.started(self._total, description, done=self.state.step)
         try:
-            with self.deadlines, self.stop.dropping(self._keeper.may_drop, self.reporter.message):
+            with self.stop.dropping(self._keeper.may_drop, self.reporter.message):
                 await self._steps(one_step)
         except asyncio.CancelledError:
             if self.stop.asked is None:
                 raise
         finally:
-            self._keeper.close(self.oversight.budgets.seconds)
+            with self._saving():
+                self._keeper.close(self.oversight.budgets.seconds)
             self._trackers.close()
             self.reporter.finished()
 
@@ -134,7 +143,8 @@ class Course:
         leaves = self.state.ended or self.stop.paused or step == self._total
         if improved or leaves or self._keeper.is_due(step):
             self._remember()
-            self._keeper.save(best=improved)
+            with self._saving():
+                self._keeper.save(best=improved)
 
     async def _turned_back(self, why: str) -> bool:
         """Take the run back to the last good checkpoint, to go on at a lower learning rate; says so, and False, if that
@@ -198,7 +208,11 @@ class Course:
 
     def _keep_now(self) -> Path | None:
         self._remember()
-        return self._keeper.save_and_wait()
+        with self._saving():
+            return self._keeper.save_and_wait()
+
+    def _saving(self) -> AbstractContextManager[None]:
+        return self.deadlines.waiting("save", "the disk, to keep the run")
 
     def _take_up(self) -> None:
         """Go on where the run was left; a run without a checkpoint begins."""

@@ -8,7 +8,7 @@ A thread of its own watches. After `silence` seconds it says what is waited for,
 deadline it writes all stacks into the log and breaks the wait off: it cancels the task that waits, and if that does
 nothing, for the event loop itself is held up, sends a signal, which ends a sleep, a read and a loop of Python. Either
 way a `DeadlineError` comes of it. What no signal ends (a loop in C that never lets Python run) is ended a little
-later by faulthandler, which needs no Python to run: all stacks into the log, then exit code 1.
+later from another process (`watchdog.py`): all stacks into the log, then SIGKILL.
 
 Time counts while this process runs: one that was stopped (Ctrl-Z, a cluster that lends its place to another job) or
 starved must not find that everything has been late meanwhile.
@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -37,6 +38,7 @@ from groupwise.errors import DeadlineError, RunError
 from groupwise.runs import disk
 from groupwise.runs.files import cannot_write
 from groupwise.runs.identity import now
+from groupwise.training.watchdog import Watchdog
 
 GRACE = 20.0
 """Seconds from the deadline to the exit, for what no signal ends."""
@@ -65,40 +67,43 @@ class _Wait:
 
 
 class Deadlines:
-    """The waits of one run. One at a time: a wait inside another is a part of it."""
+    """The waits of one run. One at a time: a wait inside another is a part of it. Without a log (there is no run yet)
+    stacks go to standard error."""
 
     def __init__(
-        self, section: DeadlinesSection, log: Path, say: Callable[[str], None], *, grace: float = GRACE
+        self, section: DeadlinesSection, log: Path | None, say: Callable[[str], None], *, grace: float = GRACE
     ) -> None:
         self._limits: dict[str, float] = section.model_dump()
         self._silence = section.silence
-        self._log_path, self._say, self._grace = log, say, grace
+        self._log_path, self._tell, self._grace = log, say, grace
+        self._where = "on standard error" if log is None else f"in {log}"
         self._wait: _Wait | None = None
         self._changing = threading.Lock()
         """Held where a wait ends, and where its exit is put off: one that is over must not have any."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="groupwise deadlines", daemon=True)
         self._log: IO[bytes] | None = None
+        self._watchdog: Watchdog | None = None
         self._before: signal.Handlers | Callable[[int, FrameType | None], object] | int | None = None
 
     def __enter__(self) -> Deadlines:
-        try:
-            self._log = disk.to_append(self._log_path)
-        except OSError as error:
-            raise RunError(cannot_write(self._log_path, error)) from error
+        self._log = _opened(self._log_path)
         if _has_signals():
             self._before = signal.signal(signal.SIGUSR2, self._break_off)
+            self._watchdog = Watchdog(self._log, "the lines above" if self._log_path is None else str(self._log_path))
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._over.set()
         self._thread.join()
-        faulthandler.cancel_dump_traceback_later()
+        if self._watchdog is not None:
+            self._watchdog.close()
         if _has_signals():
             signal.signal(signal.SIGUSR2, self._before)
         assert self._log is not None
-        self._log.close()
+        with suppress(OSError):  # what a full disk did not take
+            self._log.close()
 
     @contextmanager
     def waiting(self, phase: str, whom: str) -> Generator[None]:
@@ -121,20 +126,19 @@ class Deadlines:
                 task.uncancel()
             raise DeadlineError(
                 f"{whom} took longer than {deadline:g} s, and the wait was broken off; what every thread was doing is "
-                f"in {self._log_path}. If it only is slow, raise deadlines.{phase}"
+                f"{self._where}. If it only is slow, raise deadlines.{phase}"
             ) from None
         finally:
             with self._changing:
                 self._wait = None
-                faulthandler.cancel_dump_traceback_later()
+                if self._watchdog is not None:
+                    self._watchdog.hear(None)
 
     def _put_exit_off(self, wait: _Wait) -> None:
         """The exit comes when so much time is left no more, and Python has not run since."""
-        if wait.deadline is None or wait.missed or not wait.in_main_thread or not _can_signal():
+        if wait.deadline is None or wait.missed or not wait.in_main_thread or self._watchdog is None:
             return
-        assert self._log is not None
-        left = max(wait.deadline - wait.passed, 0.0)
-        faulthandler.dump_traceback_later(left + self._grace, exit=True, file=self._log)
+        self._watchdog.hear(max(wait.deadline - wait.passed, 0.0) + self._grace)
 
     def _cancel(self) -> Callable[[], None]:
         try:
@@ -171,18 +175,36 @@ class Deadlines:
         if not wait.missed:
             wait.missed = True
             assert self._log is not None and wait.deadline is not None
-            self._log.write(f"{now()}  {wait.whom} missed the deadline of {wait.deadline:g} s; all threads:\n".encode())
-            self._log.flush()
-            faulthandler.dump_traceback(file=self._log, all_threads=True)
-            self._say(f"{wait.whom} missed the deadline of {wait.deadline:g} s: stacks in {self._log_path}")
+            words = f"{wait.whom} missed the deadline of {wait.deadline:g} s"
+            with suppress(OSError):  # a full disk
+                self._log.write(f"{now()}  {words}; all threads:\n".encode())
+                self._log.flush()
+                faulthandler.dump_traceback(file=self._log, all_threads=True)
+            self._say(f"{words}: stacks {self._where}")
             wait.cancel()
         elif wait.in_main_thread and _can_signal() and self._wait is wait:
             signal.pthread_kill(_main(), signal.SIGUSR2)
+
+    def _say(self, text: str) -> None:
+        """Who cannot hear it (a broken disk, a terminal that is gone) must not end the watching."""
+        with suppress(OSError):
+            self._tell(text)
 
     def _break_off(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, wherever it is."""
         if self._wait is not None and self._wait.missed:
             raise _MissedError
+
+
+def _opened(log: Path | None) -> IO[bytes]:
+    if log is None:
+        with suppress(OSError):
+            return os.fdopen(os.dup(2), "ab")
+        return Path(os.devnull).open("ab")  # a program without standard error
+    try:
+        return disk.to_append(log)
+    except OSError as error:
+        raise RunError(cannot_write(log, error)) from error
 
 
 def _nothing() -> None:

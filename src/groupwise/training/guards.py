@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from groupwise.config.guards import GuardsSection
 from groupwise.learner.finite import NonFiniteError
 from groupwise.models.policy import Policy
+from groupwise.runs import disk
 from groupwise.runs.files import replacing, to_json, write_text
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.identity import now
@@ -41,9 +43,8 @@ class StepGuard:
 
     def refused(self, step: int, error: NonFiniteError) -> list[Group]:
         """Keep the step; raise, unless the recipe skips it; returns its groups."""
-        folder = self._kept(step, error)
+        kept = self._kept(step, error)
         self._in_a_row += 1
-        kept = f"The batch is in {folder}; `groupwise replay {self._run.path} --bad-step {step}` does it again"
         if self._section.non_finite == "stop":
             raise NonFiniteError(error.blame, groups=error.groups).with_note(f"{kept}.")
         if self._in_a_row >= self._section.skips_in_a_row:
@@ -61,9 +62,17 @@ class StepGuard:
         """Go on there."""
         self._in_a_row = state["in_a_row"]
 
-    def _kept(self, step: int, error: NonFiniteError) -> Path:
+    def _kept(self, step: int, error: NonFiniteError) -> str:
+        """Keep it, and say where; a disk that will not take it must not hide what was wrong."""
         folder = self._run.path / FOLDER / f"{step:06d}"
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._write(folder, step, error)
+        except (OSError, SafetensorError) as failure:
+            return f"The batch could not be kept: {failure}"
+        return f"The batch is in {folder}; `groupwise replay {self._run.path} --bad-step {step}` does it again"
+
+    def _write(self, folder: Path, step: int, error: NonFiniteError) -> None:
+        disk.make_folder(folder, parents=True)
         write_rollouts(folder / "rollouts.parquet", step, error.groups)
         with replacing(folder / "weights.safetensors") as temporary:
             # Contiguous copies: what a model ties or slices, safetensors refuses.
@@ -83,13 +92,12 @@ class StepGuard:
         }
         write_text(folder / "error.json", to_json(facts, indent=2) + "\n")
         self._prune()
-        return folder
 
     def _prune(self) -> None:
         """Of the steps before, keep what they say, and the weights of as many as may follow each other."""
         folders = sorted((self._run.path / FOLDER).iterdir())
         for folder in folders[: -self._section.skips_in_a_row]:
-            (folder / "weights.safetensors").unlink(missing_ok=True)
+            disk.remove(folder / "weights.safetensors")
 
 
 def bad_steps(run: RunFolder) -> Sequence[int]:

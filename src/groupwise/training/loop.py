@@ -73,9 +73,9 @@ async def train(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop) ->
         return {**report.metrics(), **course.oversight.seen(groups), **skipped}
 
     # A GPU's memory has its own end; this budget is for a machine that others use too.
-    with memory_budget(recipe.guards.memory_gb if parts.policy.device.type == "cpu" else None):
+    with memory_budget(recipe.guards.memory_gb if parts.policy.device.type == "cpu" else None), course.deadlines:
         if recipe.guards.preflight:
-            reporter.message(await preflight(parts, engine, learner, run.path))
+            await course.rehearse(preflight(parts, engine, learner, run.path))
         await course.follow("training", one_step)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from groupwise.engines.embedded import EmbeddedEngine
@@ -142,8 +143,11 @@ def _save_and_load(parts: Parts, folder: Path) -> None:
     try:
         save_file(weights, path)
         read = load_file(path)
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"{cannot_write(path, error) if isinstance(error, OSError) else error}") from error
+    except OSError as error:
+        raise RunError(cannot_write(path, error)) from error
+    except (SafetensorError, RuntimeError) as error:
+        cure = "free some space, or choose another folder (run.folder)"
+        raise RunError(f"cannot write {path}: {error}; {cure}") from error
     finally:
         path.unlink(missing_ok=True)
     different = [name for name, value in weights.items() if not _same(read[name], value)]

@@ -58,10 +58,10 @@ async def sft(parts: Parts, run: RunFolder, reporter: Reporter, stop: Stop, *, d
         metrics = {name: value for name, value in update.metrics().items() if name in known}
         return metrics | {"step_seconds": seconds, "tokens_per_second": metrics["trained_tokens"] / seconds}
 
-    with memory_budget(recipe.guards.memory_gb if parts.policy.device.type == "cpu" else None):
+    with memory_budget(recipe.guards.memory_gb if parts.policy.device.type == "cpu" else None), course.deadlines:
         if recipe.guards.preflight:
             worst = of_demonstrations(parts, demonstrations)
-            reporter.message(await preflight(parts, engine, learner, run.path, worst))
+            await course.rehearse(preflight(parts, engine, learner, run.path, worst))
         await course.follow("warm start", one_step)
 
 

@@ -96,6 +96,8 @@ class Stop:
                 say(f"{self.asked}: the weights have moved already, so this step is finished first")
 
         self._drop = lambda: _soon(loop, act)
+        if self.asked is not None:  # just now
+            self._drop()
         try:
             yield
         finally:

@@ -15,9 +15,9 @@ It goes the same way as `groupwise train recipe.toml`: settings are the recipe's
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from groupwise.runs.folder import RunFolder
 from groupwise.runs.trackers import check_installed
 from groupwise.tasks import Task
 from groupwise.training.build import Given, Parts, build
+from groupwise.training.deadlines import Deadlines
 from groupwise.training.evaluate import Evaluation
 from groupwise.training.examination import examiner_of
 from groupwise.training.given import Reward, recipe_of
@@ -102,7 +103,8 @@ class Trainer:
     def parts(self) -> Parts:
         """The policy, the task and the prompts; loaded when first asked for."""
         if self._parts is None:
-            self._parts = build(self._loaded, self._given)
+            with self._loading():
+                self._parts = build(self._loaded, self._given)
             for prompts in (self._parts.train, self._parts.held_out):
                 if prompts is not None and prompts.report.dropped + prompts.report.truncated:
                     self._reporter.message(str(prompts.report))
@@ -160,6 +162,15 @@ class Trainer:
     def save(self, folder: str | Path, *, merge: bool = True) -> None:
         """Write the model so that plain transformers loads it; `merge=False` keeps a LoRA adapter apart."""
         save_policy(self.policy, Path(folder), merge=merge)
+
+    @contextmanager
+    def _loading(self) -> Generator[None]:
+        recipe = self._loaded.recipe
+        with (
+            Deadlines(recipe.deadlines, None, self._reporter.message) as deadlines,
+            deadlines.waiting("load", f"{recipe.model.id} and the problems, to be loaded"),
+        ):
+            yield
 
     def _run(self, verb: Verb, loop: Loop, stop: Stop) -> RunFolder:
         section, parts = self._loaded.recipe.run, self.parts
