@@ -33,7 +33,10 @@ def main() -> None:
     connection, lifeline = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends this process
     inbox = Inbox(connection)
-    hello = inbox.receive()
+    try:
+        hello = inbox.receive()
+    except (EOFError, ConnectionError):
+        return  # the trainer was killed before it could say what it wants
     sys.path[:] = hello["path"]
     if hello["job"] == "forks":
         from groupwise.rewards.isolated.forks import serve_forks
