@@ -204,6 +204,63 @@ def test_an_environment_that_fails_leaves_its_rollout_without_a_grade(where):
         assert rollout.completion.failure.startswith(f"Failing.{'reset' if where == 'reset' else 'step'}: ")
 
 
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(done=True, reward="1.0"), "the reward of a Reply is '1.0', which is no finite number"),  # type: ignore
+        (Reply(done=True, reward=float("nan")), "the reward of a Reply is nan"),
+        (Reply(done=True, reward=torch.ones(3)), "only one element"),  # type: ignore
+        (Reply(({"content": "higher"},)), "a message of a Reply has no 'role'"),
+        (Reply(({"role": "user", "content": None},)), "a message of a Reply has no 'content'"),
+        (Reply("higher"), "a message of a Reply is a str"),  # type: ignore
+    ],
+)
+def test_a_reply_that_is_none_is_a_failure_and_never_a_traceback(reply, why):
+    class Odd(Countdown):
+        async def step(self, said):
+            return reply
+
+    turn = ([*ids_of("one"), EOS], "stop")
+    (rollout,) = talked(Scripted(turn), world_of(Odd)).rollouts
+    assert rollout.completion.failure.startswith("Odd.step: ")
+    assert why in rollout.completion.failure
+
+
+def test_rewards_of_a_reply_may_be_tensors_and_truth_values():
+    class Kind(Countdown):
+        async def step(self, said):
+            return Reply(done=torch.tensor(True), reward=torch.tensor(0.25, requires_grad=True))  # type: ignore
+
+    turn = ([*ids_of("one"), EOS], "stop")
+    (rollout,) = talked(Scripted(turn), world_of(Kind)).rollouts
+    assert (rollout.completion.earned, type(rollout.completion.earned)) == (0.25, float)
+
+
+def test_an_environment_that_cannot_be_made_is_a_failure_of_its_rollout_alone():
+    made = []
+
+    class Flaky(Countdown):
+        def __init__(self):
+            super().__init__(turns=1)
+            made.append(self)
+            if len(made) == 3:  # the first one is made to look at it
+                raise SystemExit("no connection")
+
+    turn = ([*ids_of("one"), EOS], "stop")
+    first, second = talked(Scripted(turn), world_of(Flaky), n=2).rollouts
+    assert (first.completion.failure, first.completion.earned) == ("", 1.0)
+    assert second.completion.failure == "Flaky.__init__: RuntimeError: SystemExit: no connection"
+
+
+def test_a_reset_that_says_more_than_the_model_can_read():
+    class Wordy(Countdown):
+        async def reset(self, problem):
+            return "x" * 100
+
+    (rollout,) = talked(Scripted(), world_of(Wordy), context=50).rollouts
+    assert "the prompt has 103 tokens, and the model's context is 50" in rollout.completion.failure
+
+
 def test_half_characters_of_an_environment_reach_no_tokenizer():
     class Torn(Countdown):
         async def step(self, said):

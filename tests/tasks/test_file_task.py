@@ -35,6 +35,14 @@ def broken():
 
 def number():
     return 7
+
+
+def leaves():
+    raise SystemExit("no connection")
+
+
+def pairs():
+    return [("1+1=", "2")]
 """
 
 
@@ -73,6 +81,8 @@ def test_a_whole_task_and_a_list(folder):
         ("sums", {"settings": {"digit": 1}}, "does not take the setting 'digit'. It takes: digits, seed"),
         ("suns", {}, "has nothing called 'suns'"),
         ("broken", {}, "raised KeyError: 'lost'"),
+        ("leaves", {}, "raised SystemExit: no connection"),
+        ("pairs", {}, "row 0 is a tuple, ('1+1=', '2'): a row is a dict of columns"),
         ("number", {}, "gives a int: it has to give a Task, or rows"),
         ("whole", {"hold_out": 1}, "has held-out problems of its own"),
         ("LISTED", {"settings": {"n": 1}}, "is no function that could take them"),

@@ -1,6 +1,7 @@
 """What a model wrote becomes calls; functions become tools; whatever goes wrong is told to the model."""
 
 import asyncio
+import functools
 import json
 import threading
 import time
@@ -134,6 +135,44 @@ def test_calls_are_checked_run_and_answered():
     assert (box.calls, box.failures) == (11, 5)
 
 
+def test_parameters_may_be_called_anything_that_a_call_can_name():
+    def odd(schema: int, _b: int = 7, model_config: str = "", self: bool = False) -> str:
+        """Names that libraries keep for themselves.
+
+        Args:
+            schema: One.
+            _b: Two.
+            model_config: Three.
+            self: Four.
+        """
+        return f"{schema} {_b} {model_config!r} {self}"
+
+    box = ToolBox([Tool.of(odd)])
+    assert said(box, call("odd", schema=1)) == (["1 7 '' False"], False)
+    assert said(box, call("odd", schema=1, _b="2", model_config="c", self=True)) == (["1 2 'c' True"], False)
+
+    def many(*numbers: int) -> int:
+        """Add them all.
+
+        Args:
+            numbers: Any.
+        """
+        return sum(numbers)
+
+    def by_place(a: int, /) -> int:
+        """Give it back.
+
+        Args:
+            a: Any.
+        """
+        return a
+
+    for function, name in ((many, "'*numbers'"), (by_place, "'a'")):
+        with pytest.raises(TaskError, match="cannot be a tool: arguments come by name") as caught:
+            Tool.of(function)
+        assert name in str(caught.value)
+
+
 class Mute(Exception):  # noqa: N818
     def __str__(self):
         raise ValueError("not even this")
@@ -212,6 +251,30 @@ def test_a_class_by_trls_convention():
         world_of(dict)
     with pytest.raises(TaskError, match="raised TypeError"):
         world_of(lambda: 1 + "")
+
+
+def test_properties_are_no_tools_and_are_not_read():
+    class Shop(Counter):
+        @property
+        def till(self):
+            raise RuntimeError("not before the reset")
+
+        @functools.cached_property
+        def stock(self):
+            raise RuntimeError("nor this")
+
+    world = world_of(Shop)
+    assert [schema["function"]["name"] for schema in world.tools] == ["increment"]
+    world.make()
+
+
+def test_a_constructor_that_leaves_is_told():
+    class Leaves(Counter):
+        def __init__(self):
+            raise SystemExit("no connection")
+
+    with pytest.raises(TaskError, match="raised SystemExit: no connection"):
+        world_of(Leaves)
 
 
 def test_a_class_by_our_protocol():

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from groupwise.engines.engine import Engine
-from groupwise.errors import EngineError
+from groupwise.errors import EngineError, TaskError
 from groupwise.rollouts.dialogue import Dialogue
 from groupwise.tasks.environments import Environment, Hosted, Reply, ToolBox, World, as_failure, clean
 from groupwise.types import Completion, FinishReason, Group, Message, Problem, Prompt, Rollout, Sampling
@@ -35,9 +37,9 @@ class Limits:
 
 @dataclass(slots=True)
 class _Branch:
-    """One conversation on its way."""
+    """One conversation on its way. No environment: it could not be made."""
 
-    environment: Environment
+    environment: Environment | None
     prompt_ids: tuple[int, ...]
     seed: int
     token_ids: tuple[int, ...] = ()
@@ -78,7 +80,7 @@ class _Branch:
             messages=self.messages,
             earned=self.earned,
             failure=self.failure,
-            environment=None if world.shown is None else world.shown(self.environment),
+            environment=None if world.shown is None or self.environment is None else world.shown(self.environment),
         )
 
 
@@ -104,19 +106,35 @@ class Conversations:
         return Group(problem, branches[0].prompt_ids[:trunk], rollouts)
 
     async def _begun(self, problem: Problem, seed: int) -> _Branch:
-        prompt, environment = problem.prompt, self.world.make()
-        branch = _Branch(environment, self.dialogue.prompt_ids(prompt), seed)
+        prompt = problem.prompt
+        branch = _Branch(None, self.dialogue.prompt_ids(prompt), seed)
         # Whoever runs out of turns or tokens has earned what there was until then, and be it nothing.
         branch.earned = 0.0 if self.world.earns else None
+        doing = "__init__"
         try:
+            branch.environment = environment = await as_failure(self._made())
+            doing = "reset"
             if isinstance(environment, ToolBox):
                 environment.seconds = 0.9 * self.limits.seconds
             said = await asyncio.wait_for(as_failure(environment.reset(problem)), self.limits.seconds)
             if said is not None:
-                branch.prompt_ids = self.dialogue.prompt_ids(_with(prompt, said))
+                branch.prompt_ids = self._prompt_ids(_with(prompt, said))
         except Exception as error:  # whatever an environment raises: nobody's answer is to blame
-            branch.failure = f"{self.world.name}.reset: {_told(error)}"
+            branch.failure = f"{self.world.name}.{doing}: {_told(error)}"
         return branch
+
+    async def _made(self) -> Environment:
+        return self.world.make()
+
+    def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """Of a prompt with what a reset said in it, which nobody has measured before."""
+        ids = self.dialogue.prompt_ids(prompt)
+        if len(ids) >= self.limits.context:
+            raise TaskError(
+                f"with what it said the prompt has {len(ids):,} tokens, and the model's context is "
+                f"{self.limits.context:,}: let it say less"
+            )
+        return ids
 
     async def _together(self, prompt_ids: tuple[int, ...], branches: Sequence[_Branch], sampling: Sampling) -> None:
         """Conversations that begin alike: their prompt is read once for all first turns."""
@@ -159,7 +177,7 @@ class Conversations:
 
     async def _answered(self, branch: _Branch, drawn: Completion) -> Reply | None:
         """The environment's answer; None where there is nothing to answer, or nobody."""
-        if drawn.finish_reason != "stop":
+        if drawn.finish_reason != "stop" or branch.environment is None:
             return None  # a turn that was cut off says nothing
         try:
             reply = await asyncio.wait_for(as_failure(branch.environment.step(drawn.text)), self.limits.seconds)
@@ -181,10 +199,28 @@ class Conversations:
 
 
 def _checked(reply: object) -> Reply:
-    """The reply, its texts without half characters, which no tokenizer takes."""
+    """The reply as it is declared, whatever was put into it; no half characters, which no tokenizer takes."""
     if not isinstance(reply, Reply):
         raise TypeError(f"step returned a {type(reply).__name__}, not a Reply")
-    return replace(reply, messages=tuple({**m, "content": clean(str(m["content"]), None)} for m in reply.messages))
+    reward = None if reply.reward is None else _number(reply.reward)
+    return Reply(tuple(map(_message, cast("Sequence[object]", reply.messages))), bool(reply.done), reward)
+
+
+def _number(reward: object) -> float:
+    """A reward as a number. Tensors and numpy's scalars are ones, a text is none."""
+    number = float("nan") if isinstance(reward, str | bytes) else float(cast(Any, reward))
+    if not math.isfinite(number):
+        raise ValueError(f"the reward of a Reply is {ascii(reward)[:80]}, which is no finite number")
+    return number
+
+
+def _message(message: object) -> Message:
+    if not isinstance(message, Mapping):
+        raise TypeError(f"a message of a Reply is a {type(message).__name__}: it is a dict with a role and a content")
+    named = cast("Mapping[str, Any]", message)
+    if missing := [part for part in ("role", "content") if named.get(part) is None]:
+        raise ValueError(f"a message of a Reply has no {missing[0]!r}")
+    return {**named, "role": str(named["role"]), "content": clean(str(named["content"]), None)}
 
 
 def _turn_seed(seed: int, turn: int) -> int:

@@ -71,5 +71,5 @@ def _called(make: Any, path: str, settings: dict[str, Any], seed: int, first: in
         return list(islice(made, first)) if inspect.isgenerator(made) else made
     except TaskError:
         raise
-    except Exception as error:  # whatever the file's code raises
+    except (Exception, SystemExit) as error:  # whatever the file's code raises
         raise TaskError(f"{path} raised {type(error).__name__}: {error}") from error

@@ -114,10 +114,12 @@ def renamed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> d
     return kept | {new: row[old] for new, old in columns.items()}
 
 
-def to_problem(row: Mapping[str, Any], index: int, prefix: str, columns: Mapping[str, str]) -> Problem:
+def to_problem(row: object, index: int, prefix: str, columns: Mapping[str, str]) -> Problem:
     """The problem of a row, called `prefix/index`; a TaskError that names the row if there is none in it."""
     where = f"{prefix}, row {index}"
-    given = renamed(row, columns, where)
+    if not isinstance(row, Mapping):
+        raise TaskError(f"{where} is a {type(row).__name__}, {ascii(row)[:60]}: a row is a dict of columns")
+    given = renamed(cast("Mapping[str, Any]", row), columns, where)
     clash = sorted(RESERVED & given.keys())
     if clash:
         raise TaskError(

@@ -6,6 +6,7 @@ tool; `get_reward()`, where there is one, grades the whole conversation. All of 
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
@@ -61,9 +62,15 @@ async def _called(function: Callable[..., Any], **given: Any) -> Any:
 
 
 def methods_of(host: object) -> list[Callable[..., Any]]:
-    """Its public methods, `reset` and `get_reward` left out, in alphabetical order."""
-    found = inspect.getmembers(host, inspect.ismethod)
-    return [method for name, method in found if not name.startswith("_") and name not in ("reset", "get_reward")]
+    """Its public methods, `reset` and `get_reward` left out, in alphabetical order. Properties are not read: before a
+    reset they may have nothing to say."""
+    names = [name for name in dir(host) if not name.startswith("_") and name not in ("reset", "get_reward")]
+    found = [getattr(host, name) for name in names if not _is_computed(inspect.getattr_static(host, name))]
+    return [method for method in found if inspect.ismethod(method)]
+
+
+def _is_computed(attribute: object) -> bool:
+    return isinstance(attribute, property | functools.cached_property)
 
 
 def _answers_itself(host: object) -> bool:
@@ -80,7 +87,7 @@ def world_of(factory: Callable[[], Any], tools: Sequence[Callable[..., Any]] = (
     """
     try:
         probe = factory()
-    except Exception as error:  # whatever a constructor raises
+    except (Exception, SystemExit) as error:  # whatever a constructor raises
         raise TaskError(
             f"the environment factory raised {type(error).__name__}: {error}; it is called without arguments"
         ) from error

@@ -19,12 +19,13 @@ import asyncio
 import inspect
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, NotRequired, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from transformers.utils.chat_template_utils import get_json_schema
+from typing_extensions import TypedDict
 
 from groupwise.errors import TaskError
 from groupwise.rewards import name_of
@@ -56,17 +57,13 @@ class Tool:
         try:
             schema = get_json_schema(function)
             hints = {key: hint for key, hint in get_type_hints(function).items() if key != "return"}
-        except Exception as error:  # of transformers' own kinds, or NameError from an annotation
+            arguments = _checker(name, hints, inspect.signature(function).parameters.values())
+        except Exception as error:  # of transformers' own kinds, pydantic's, or NameError from an annotation
             raise TaskError(
                 f"{name!r} cannot be a tool: {error}. A tool has an annotation for each parameter and a docstring "
                 "with a line for each under 'Args:'"
             ) from error
-        parameters = inspect.signature(function).parameters.values()
-        fields: dict[str, Any] = {
-            p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in parameters
-        }
-        model = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
-        return cls(schema["function"]["name"], function, schema, TypeAdapter(model))
+        return cls(schema["function"]["name"], function, schema, arguments)
 
     async def call(self, arguments: Mapping[str, Any], seconds: float | None = None) -> str:
         """The result as text, or what was wrong, as `error: ...`; also that there was none in so many seconds."""
@@ -76,11 +73,21 @@ class Tool:
             told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
             return clean(f"error: {self.name}: {told}")
         try:
-            return spelled(await asyncio.wait_for(patiently(self.function, dict(vars(checked))), seconds))
+            return spelled(await asyncio.wait_for(patiently(self.function, checked), seconds))
         except TimeoutError:
             return f"error: TimeoutError: {self.name} gave no result within {seconds:.2g} s"
         except Exception as error:  # what a tool raises is an answer, too
             return f"error: {_told(error)}"
+
+
+def _checker(name: str, hints: Mapping[str, Any], parameters: Iterable[inspect.Parameter]) -> TypeAdapter[Any]:
+    """What takes a call's arguments, as a dict. Parameters may be called anything; defaults are the function's own."""
+    fields: dict[str, Any] = {}
+    for p in parameters:
+        if p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            raise TypeError(f"arguments come by name, and {str(p).partition(':')[0]!r} has none that a call could use")
+        fields[p.name] = hints[p.name] if p.default is p.empty else NotRequired[hints[p.name]]
+    return TypeAdapter(with_config(ConfigDict(extra="forbid"))(TypedDict(f"{name}_arguments", fields)))  # pyright: ignore
 
 
 def spelled(result: Any) -> str:
