@@ -100,3 +100,7 @@ def test_no_rows():
 def test_odd_texts_that_are_fine():
     texts = ["\x00", "x" * 1_000_000, "\u202e", "a\n" * 1000]
     assert [p.prompt for p in rows([{"prompt": text} for text in texts]).train] == texts
+
+
+def test_blanks_around_the_name_of_a_column_are_shown():
+    assert "it has question, ' prompt', ''" in refusal([{"question": "a", " prompt": "b", "": "c"}])

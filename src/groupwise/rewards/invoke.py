@@ -85,7 +85,8 @@ def _named(reward: RewardFunction, answers: Answers, given: dict[str, Any]) -> d
             )
     missing = [p.name for p in by_keyword if p.default is p.empty and p.name not in given]
     if missing:
-        columns = ", ".join(sorted(set(answers.columns) - NOT_COLUMNS)) or "none"
+        names = sorted(set(answers.columns) - NOT_COLUMNS)
+        columns = ", ".join(name if name and name == name.strip() else repr(name) for name in names) or "none"
         raise RewardError(
             f"reward function {reward.name!r} asks for {missing[0]!r}, which is neither a column of this task "
             f"(there are: {columns}) nor a setting: map a column to that name with task.columns, or give it a default"

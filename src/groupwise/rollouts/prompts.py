@@ -155,7 +155,10 @@ def _rendered(problem: Problem, tokenizer: PreTrainedTokenizerBase, look: Mappin
     except TaskError as error:
         raise TaskError(f"{problem.id}: {error}") from error
     if not ids:
-        raise TaskError(f"{problem.id}: its prompt has no tokens, so there is nothing to continue: remove the row")
+        raise TaskError(
+            f"{problem.id}: its prompt has no tokens, for this model's tokenizer knows none of its characters: "
+            f"{problem.prompt!r:.80}. Remove the row, or take a model that reads them"
+        )
     return ids
 
 

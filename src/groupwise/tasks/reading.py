@@ -23,6 +23,8 @@ from groupwise.tasks.hub import cached_unless_reachable
 
 Row: TypeAlias = Mapping[str, Any]
 
+_CONVERT = "Save it as UTF-8, for example: iconv -f GB18030 -t UTF-8 OLD > NEW (or -f UTF-16, -f LATIN1)"
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -111,7 +113,9 @@ def _json(path: Path) -> Iterator[Row]:
 def _parsed(text: bytes, where: str) -> Any:
     try:
         return json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # ValueError: not JSON, not UTF-8, or a number of 5,000 digits
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{where} is not UTF-8 ({error}). {_CONVERT}") from error
+    except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number of 5,000 digits
         raise TaskError(f"{where} is not valid JSON: {error}") from error
 
 
@@ -126,6 +130,11 @@ def _csv(path: Path) -> Iterator[Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, strict=True)
+            names = list(reader.fieldnames or ())
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise TaskError(
+                    f"{path} has two columns called {twice[0]!r} in its header: rename or remove one of them"
+                )
             for row in reader:
                 if None in row or None in row.values():
                     raise TaskError(
@@ -133,8 +142,10 @@ def _csv(path: Path) -> Iterator[Row]:
                         f"({len(reader.fieldnames or ())}): quote cells that contain commas"
                     )
                 yield row
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise TaskError(f"{path} is not valid CSV in UTF-8: {error}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path} is not UTF-8 ({error}). {_CONVERT}") from error
+    except csv.Error as error:
+        raise TaskError(f"{path} is not valid CSV: {error}") from error
     finally:
         csv.field_size_limit(limit)
 

@@ -174,4 +174,5 @@ def _check_text(value: Any, where: str) -> None:
 
 def listed(row: Mapping[str, Any]) -> str:
     """The names of a row's columns, for messages."""
-    return ", ".join(map(str, row)) or "no columns"
+    names = [str(name) for name in row]
+    return ", ".join(name if name and name == name.strip() else repr(name) for name in names) or "no columns"
