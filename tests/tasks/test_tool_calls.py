@@ -268,6 +268,18 @@ def test_properties_are_no_tools_and_are_not_read():
     world.make()
 
 
+def test_a_class_by_our_protocol_but_for_its_async_is_told_so():
+    class Half:
+        def reset(self, problem):
+            return None
+
+        async def step(self, said):
+            return Reply(done=True)
+
+    with pytest.raises(TaskError, match="Half.reset and Half.step are not both async"):
+        world_of(Half)
+
+
 def test_a_constructor_that_leaves_is_told():
     class Leaves(Counter):
         def __init__(self):

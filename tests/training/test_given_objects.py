@@ -1,11 +1,14 @@
 """What a program hands over to `Trainer` is what trains; what a setting cannot change beside it is refused."""
 
+from pathlib import Path
+
 import pytest
 from toy_runs import small_letters
 
 from groupwise import RewardFunction, Trainer
-from groupwise.errors import ModelError, RecipeError
-from groupwise.tasks import arithmetic
+from groupwise.errors import ModelError, RecipeError, TaskError
+from groupwise.tasks import Task, arithmetic
+from groupwise.types import Problem
 from toys import char_tokenizer, tiny_model
 
 ROWS = [{"prompt": f"{i}?", "answer": str(i)} for i in range(8)]
@@ -59,3 +62,28 @@ def test_a_tokenizer_of_another_model_is_told_before_anything_is_sampled(tmp_pat
 def test_one_reward_needs_no_list(tmp_path):
     one = Trainer(tiny_model(), ROWS, small_letters, {**QUICK, "run.folder": str(tmp_path)}, tokenizer=char_tokenizer())
     assert set(one.train().rollouts(1)[0].reward_parts) == {"small_letters"}
+
+
+def test_a_model_may_be_named_by_a_path():
+    with pytest.raises(ModelError, match="no such folder"):
+        _ = Trainer(Path("/nowhere/at/all"), [{"prompt": "a"}], lambda completions: []).parts
+
+
+@pytest.mark.parametrize("task", [5, None])
+def test_what_is_no_task_is_told(task):
+    with pytest.raises(RecipeError, match="give a task's name, its settings, a Task, or rows"):
+        Trainer("x", task, lambda completions: [])
+
+
+@pytest.mark.parametrize(
+    ("problem", "why"),
+    [
+        ({"prompt": "a"}, "holds a dict, {'prompt': 'a'}, where a Problem belongs"),
+        (Problem("p", 3), "p: a prompt is a text or a list of messages, not a int"),  # type: ignore
+    ],
+)
+def test_a_task_of_what_is_no_problem_is_told(problem, why):
+    trainer = Trainer(tiny_model(), Task("t", [problem], []), lambda completions: [], tokenizer=char_tokenizer())
+    with pytest.raises(TaskError) as caught:
+        _ = trainer.parts
+    assert why in str(caught.value)

@@ -118,7 +118,10 @@ def to_problem(row: object, index: int, prefix: str, columns: Mapping[str, str])
     """The problem of a row, called `prefix/index`; a TaskError that names the row if there is none in it."""
     where = f"{prefix}, row {index}"
     if not isinstance(row, Mapping):
-        raise TaskError(f"{where} is a {type(row).__name__}, {ascii(row)[:60]}: a row is a dict of columns")
+        raise TaskError(
+            f"{where} is a {type(row).__name__}, {ascii(row)[:60]}: a row is a dict of columns (a DataFrame makes them: "
+            'frame.to_dict("records"))'
+        )
     given = renamed(cast("Mapping[str, Any]", row), columns, where)
     clash = sorted(RESERVED & given.keys())
     if clash:

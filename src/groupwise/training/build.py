@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -117,6 +118,8 @@ def complete(loaded: LoadedRecipe, algorithm: Algorithm) -> LoadedRecipe:
 def _check_problems(task: Task) -> None:
     if not task.train:
         raise TaskError(f"the task {task.name!r} has no problem to train on")
+    for problem in chain(task.train, task.held_out):
+        _check_problem(problem, task.name)
     ids = Counter(problem.id for problem in task.train)
     name, count = ids.most_common(1)[0]
     if count > 1:
@@ -124,6 +127,18 @@ def _check_problems(task: Task) -> None:
             f"{count} problems of the task {task.name!r} are called {name!r}: a problem's id is its own, prompts and "
             "random numbers go by it. Number them"
         )
+
+
+def _check_problem(problem: object, task: str) -> None:
+    """A file of the user's may put anything into its `Task`."""
+    if not isinstance(problem, Problem):
+        raise TaskError(
+            f"the task {task!r} holds a {type(problem).__name__}, {ascii(problem)[:60]}, where a Problem belongs: write "
+            "Problem(id, prompt, columns), or give the rows themselves instead of a Task"
+        )
+    prompt: object = problem.prompt
+    if not isinstance(prompt, str | list | tuple):
+        raise TaskError(f"{problem.id}: a prompt is a text or a list of messages, not a {type(prompt).__name__}")
 
 
 def located_model(loaded: LoadedRecipe) -> ModelSection:

@@ -78,6 +78,10 @@ def _maker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) ->
 
 
 def _task_section(task: object) -> dict[str, Any]:
+    if not isinstance(task, str | Iterable | Task):
+        raise RecipeError(
+            f"Trainer(task=...) was given a {type(task).__name__}: give a task's name, its settings, a Task, or rows"
+        )
     if isinstance(task, str):
         return {"kind": task}
     if isinstance(task, Mapping):

@@ -67,7 +67,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: str | PreTrainedModel,
+        model: str | Path | PreTrainedModel,
         task: str | Mapping[str, Any] | Task | Iterable[Mapping[str, Any]],
         rewards: Reward | Sequence[Reward] = (),
         settings: Mapping[str, Any] | None = None,
@@ -79,6 +79,7 @@ class Trainer:
     ) -> None:
         listed = rewards if isinstance(rewards, Sequence) and not isinstance(rewards, str) else [rewards]
         world = given_world(tools, environment)
+        model = str(model) if isinstance(model, Path) else model
         loaded, given = recipe_of(model, task, listed, with_world(settings or {}, world), tokenizer)
         given = replace(given, world=world)
         self._become(loaded, given, reporter or QuietReporter())

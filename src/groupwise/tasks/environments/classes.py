@@ -80,6 +80,19 @@ def _answers_itself(host: object) -> bool:
     return by_name and inspect.iscoroutinefunction(host.step) and inspect.iscoroutinefunction(host.reset)
 
 
+def _check_not_half(probe: object) -> None:
+    """By our protocol but for an `async`, its `step` would be taken for a tool and be told to lack a docstring."""
+    if isinstance(probe, Environment):
+        try:
+            Tool.of(probe.step)
+        except TaskError as error:
+            name = type(probe).__name__
+            raise TaskError(
+                f"{name}.step is taken for a tool, for {name}.reset and {name}.step are not both async. Write `async "
+                f"def` in front of both, if step answers the model. As a tool: {error}"
+            ) from error
+
+
 def world_of(factory: Callable[[], Any], tools: Sequence[Callable[..., Any]] = ()) -> World:
     """The world of a class, or of a function that makes objects of it. One is made here to see what it is.
 
@@ -102,6 +115,7 @@ def world_of(factory: Callable[[], Any], tools: Sequence[Callable[..., Any]] = (
         raise TaskError(
             f"the environment {name} has no method reset: it has to have one, and step() or tools as methods"
         )
+    _check_not_half(probe)
     extra = [Tool.of(function) for function in tools]
     schemas = [Tool.of(method).schema for method in methods_of(probe)] + [tool.schema for tool in extra]
     return World(
