@@ -276,7 +276,7 @@ def test_a_class_by_our_protocol_but_for_its_async_is_told_so():
         async def step(self, said):
             return Reply(done=True)
 
-    with pytest.raises(TaskError, match="Half.reset and Half.step are not both async"):
+    with pytest.raises(TaskError, match=r"Half\.reset and Half\.step are not both async"):
         world_of(Half)
 
 

@@ -119,8 +119,8 @@ def to_problem(row: object, index: int, prefix: str, columns: Mapping[str, str])
     where = f"{prefix}, row {index}"
     if not isinstance(row, Mapping):
         raise TaskError(
-            f"{where} is a {type(row).__name__}, {ascii(row)[:60]}: a row is a dict of columns (a DataFrame makes them: "
-            'frame.to_dict("records"))'
+            f"{where} is a {type(row).__name__}, {ascii(row)[:60]}: a row is a dict of columns (a DataFrame makes "
+            'them: frame.to_dict("records"))'
         )
     given = renamed(cast("Mapping[str, Any]", row), columns, where)
     clash = sorted(RESERVED & given.keys())

@@ -133,10 +133,10 @@ def _check_problem(problem: object, task: str) -> None:
     """A file of the user's may put anything into its `Task`."""
     if not isinstance(problem, Problem):
         raise TaskError(
-            f"the task {task!r} holds a {type(problem).__name__}, {ascii(problem)[:60]}, where a Problem belongs: write "
-            "Problem(id, prompt, columns), or give the rows themselves instead of a Task"
+            f"the task {task!r} holds a {type(problem).__name__}, {ascii(problem)[:60]}, where a Problem belongs: "
+            "write Problem(id, prompt, columns), or give the rows themselves instead of a Task"
         )
-    prompt: object = problem.prompt
+    prompt = cast(object, problem.prompt)
     if not isinstance(prompt, str | list | tuple):
         raise TaskError(f"{problem.id}: a prompt is a text or a list of messages, not a {type(prompt).__name__}")
 

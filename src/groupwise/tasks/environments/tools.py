@@ -60,8 +60,8 @@ class Tool:
             arguments = _checker(name, hints, inspect.signature(function).parameters.values())
         except Exception as error:  # of transformers' own kinds, pydantic's, or NameError from an annotation
             raise TaskError(
-                f"{name!r} cannot be a tool: {str(error).rstrip('.! ')}. A tool has an annotation for each parameter and a docstring "
-                "with a line for each under 'Args:'"
+                f"{name!r} cannot be a tool: {str(error).rstrip('.! ')}. A tool has an annotation for each "
+                "parameter and a docstring with a line for each under 'Args:'"
             ) from error
         return cls(schema["function"]["name"], function, schema, arguments)
 
