@@ -6,7 +6,7 @@ import os
 import pytest
 from toy_runs import Listener, trainer_of
 
-from groupwise.errors import RunError
+from groupwise.errors import LearnerError, RunError
 from groupwise.runs import disk, rollouts
 from groupwise.runs.compare import differences
 from groupwise.runs.folder import RunFolder
@@ -84,6 +84,35 @@ def test_one_that_never_has_room_again_goes_on_from_what_is_whole(tmp_path, monk
     assert kept.checkpoint.step == 2 and kept.faults == ()
     run = trainer_of(tmp_path, **SETTINGS, **{"run.name": "full"}).train()
     assert differences(straight, run) == []
+
+
+def test_one_that_fails_besides_gives_its_folder_free(tmp_path):
+    def after(step):
+        machine.full = True
+        if step == 2:
+            raise LearnerError("something else")
+
+    machine = Full()
+    with disk.watched(machine), pytest.raises(LearnerError, match="something else"):
+        trainer_of(tmp_path, reporter=Listener(after), **SETTINGS).train()
+    assert machine.refused
+    assert not (tmp_path / "toy" / "lock").exists()
+    trainer_of(tmp_path, **SETTINGS).train()
+
+
+def test_one_that_is_full_from_the_first_step_goes_on_too(tmp_path):
+    """Before the folders of the records are there."""
+    machine = Full()
+
+    def judge(completions, **kwargs):
+        machine.full = True
+        return [float(len(text)) for text in completions]
+
+    heard = Listener(lambda step: setattr(machine, "full", False))
+    with disk.watched(machine):
+        run = trainer_of(tmp_path, rewards=(judge,), reporter=heard).train()
+    assert machine.refused and run.status == "finished"
+    assert any("the rollouts of step 1 are not kept" in text for text in heard.messages)
 
 
 def test_before_training_a_full_disk_is_an_error(tmp_path):

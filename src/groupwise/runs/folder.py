@@ -122,8 +122,9 @@ class RunFolder:
         self, step: int, groups: Sequence[Group], extra: Mapping[str, Sequence[Any]] | None = None
     ) -> Path:
         """Write the rollouts of a step; `extra` holds one value per rollout under each name, groups in order."""
-        path = self._inside("rollouts") / f"{step:06d}.parquet"
+        path = self.path / "rollouts" / f"{step:06d}.parquet"
         try:
+            _make(path.parent)
             write_rollouts(path, step, groups, extra)
         except RunError as error:
             if not self.patience.bears(error, f"the rollouts of step {step} are not kept"):
@@ -137,11 +138,12 @@ class RunFolder:
 
         Example: `run.save_evaluation(0, "before", {"accuracy": 0.12, "low": 0.08, "high": 0.18}, answers)`
         """
-        folder = self._inside("evals")
+        folder = self.path / "evals"
         path, again = folder / f"{step:06d}.parquet", 2
         while path.exists():
             path, again = folder / f"{step:06d}-{again}.parquet", again + 1
         try:
+            _make(folder)
             write_answers(path, step, answers)
         except RunError as error:
             if not self.patience.bears(error, f"the answers of the evaluation {label!r} are not kept"):
@@ -176,9 +178,10 @@ class RunFolder:
             return
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         # Were the disk full, this would hide the error that matters.
-        with suppress(RunError):
+        with suppress(OSError):
             if not interrupted:
                 self.record({"error": safe_text(f"{type(error).__name__}: {error}")[:2000]})
+        with suppress(OSError):
             self.close("interrupted" if interrupted else "failed")
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -284,10 +287,9 @@ class RunFolder:
     def _lock(self) -> Path:
         return self.path / "lock"
 
-    def _inside(self, name: str) -> Path:
-        folder = self.path / name
-        try:
-            disk.make_folder(folder)
-        except OSError as error:
-            raise RunError(cannot_write(folder, error)) from error
-        return folder
+
+def _make(folder: Path) -> None:
+    try:
+        disk.make_folder(folder)
+    except OSError as error:
+        raise RunError(cannot_write(folder, error)) from error

@@ -222,7 +222,7 @@ class Keeper:
         """A disk may fail us; anything else is a mistake of ours."""
         if not isinstance(error, OSError):
             raise error
-        last = self._store.pointed("latest")
+        last = self._store.last_whole()
         kept = "there is none yet" if last is None else f"the last good one is that of step {last}"
         self._say(f"ALARM: no checkpoint could be written, training goes on without: {error}; {kept}")
 

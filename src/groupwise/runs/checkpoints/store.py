@@ -173,6 +173,10 @@ class Checkpoints:
                 return Found(Checkpoint(path, step), tuple(faults))
         return Found(None, tuple(faults))
 
+    def last_whole(self) -> int | None:
+        """The step of the newest that looks whole, by the sizes of its files."""
+        return next((step for step in reversed(self.steps()) if self._looks_whole(step)), None)
+
     def pointed(self, pointer: Pointer) -> int | None:
         """The step that `latest` or `best` names; `None` if it names none that is there."""
         file = self.folder / pointer
