@@ -6,7 +6,8 @@ import math
 import pytest
 
 from groupwise.config import PRESETS, load_recipe
-from groupwise.config.schema import task_kinds
+from groupwise.config.schema import find, task_kinds
+from groupwise.config.suggest import ELSEWHERE
 from groupwise.errors import RecipeError
 
 KINDS = ", ".join(f'"{kind}"' for kind in sorted(task_kinds()))
@@ -59,6 +60,8 @@ def test_empty_recipe_says_what_to_add(desk):
             "train.temperature = 1.0",
             "train.temperature: unknown setting. Did you mean sampling.temperature? (default 1.0)",
         ),
+        ("num_generations = 8", "num_generations: unknown setting. Here it is called train.group_size"),
+        ("train.learning_rate = 1e-6", "train.learning_rate: unknown setting. Here it is called optimizer.lr"),
         ("train.seed = 1", "train.seed: unknown setting. Did you mean seed?"),
         (
             "train.temprature = 1.0",
@@ -91,6 +94,11 @@ def test_empty_recipe_says_what_to_add(desk):
 )
 def test_unknown_settings(desk, smallest, line, complaint):
     assert desk.complaints(smallest + line) == [f"recipe.toml:3  {complaint}"]
+
+
+def test_what_others_call_it_leads_to_a_setting_that_there_is():
+    for ours in ELSEWHERE.values():
+        assert find(tuple(ours.split(".")), "dataset") is not None, ours
 
 
 def test_unknown_setting_in_a_recipe_of_no_known_kind_of_task(desk):
@@ -172,7 +180,7 @@ def test_unknown_setting_in_a_recipe_of_no_known_kind_of_task(desk):
         ),
         (
             'rewards = ["correctness"]',
-            'rewards.0: got "correctness", needs a table. Write rewards.0.function = "correctness"',
+            'rewards.0: got "correctness", needs a table. Write {function = "correctness"} in its place',
         ),
         (
             "rewards = [{weight = 2}]",

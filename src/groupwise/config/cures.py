@@ -98,6 +98,8 @@ def _table(wrong: Wrong) -> str | None:
         return f"Write {dotted(wrong.name)}=none" if wrong.is_override else "Leave it out"
     setting = _SHORTHANDS.get(str(wrong.name[0]))
     if setting and isinstance(wrong.value, str):
+        if isinstance(wrong.name[-1], int) and not wrong.is_override:
+            return f"Write {{{setting} = {shown(wrong.value)}}} in its place"
         return f"Write {wrong.written(wrong.value, setting)}"
     if wrong.is_override:
         defaults = f", or {dotted(wrong.name)}={{}} for its defaults" if "null" in wrong.types else ""

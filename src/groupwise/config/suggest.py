@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from groupwise.config import schema
@@ -35,10 +35,26 @@ def settings_like(name: Name, task_kind: object = None) -> list[Name]:
     return []
 
 
+ELSEWHERE: Mapping[str, str] = {
+    "learning_rate": "optimizer.lr",
+    "max_completion_length": "sampling.max_new_tokens",
+    "max_prompt_length": "task.max_prompt_tokens",
+    "max_steps": "train.steps",
+    "num_generations": "train.group_size",
+    "reward_funcs": "rewards",
+    "model_name_or_path": "model.id",
+    "output_dir": "run.folder",
+    "per_device_train_batch_size": "train.prompts_per_step",
+}
+"""What others call it, where no likeness of the words leads to ours."""
+
+
 def unknown_setting(name: Name, task_kind: object = None) -> str:
     """The message for a name that no setting has."""
     if kinds := _other_kinds(name, task_kind):
         return f'unknown setting for kind = "{task_kind}". Only kind = {kinds} has it'
+    if ours := ELSEWHERE.get(str(name[-1])):
+        return f"unknown setting. Here it is called {ours}"
     likely = settings_like(name, task_kind)
     if not likely:
         return f"unknown setting. {_what_there_is(name[:-1], task_kind)}"
