@@ -87,3 +87,19 @@ def test_a_task_of_what_is_no_problem_is_told(problem, why):
     with pytest.raises(TaskError) as caught:
         _ = trainer.parts
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "tokenizer", "why"),
+    [
+        (None, {}, None, "was given a NoneType: give an id, a folder, or a model"),
+        ("x", ["train.steps=1"], None, "was given a list: settings are a dict"),
+        ("x", {1: 2}, None, "has the key 1"),
+        ("x", {}, char_tokenizer(), "leave it away"),
+        (tiny_model(), {}, "x", "was given a str: load it first"),
+    ],
+)
+def test_arguments_of_another_kind_are_told(model, settings, tokenizer, why):
+    with pytest.raises(RecipeError) as caught:
+        Trainer(model, [{"prompt": "a"}], lambda completions: [], settings, tokenizer=tokenizer)
+    assert why in str(caught.value)

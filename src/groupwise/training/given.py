@@ -42,6 +42,7 @@ def recipe_of(
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> tuple[LoadedRecipe, Given]:
     """The recipe that says the same as a call of `Trainer`, and the objects that it cannot hold."""
+    _check_kinds(model, settings, tokenizer)
     tree: dict[str, Any] = {"model": {"id": model if isinstance(model, str) else IN_MEMORY}}
     changed = _with_settings({}, settings)
     _refuse_unused(changed, model, task, rewards)
@@ -54,6 +55,25 @@ def recipe_of(
         rewards=[_reward_function(reward, loaded.folder) for reward in rewards] or None,
     )
     return loaded, given
+
+
+def _check_kinds(model: object, settings: object, tokenizer: object) -> None:
+    """What is of another kind than it has to be would fail far from here, in words about something else."""
+    if not isinstance(model, str | nn.Module):
+        raise RecipeError(f"Trainer(model=...) was given a {type(model).__name__}: give an id, a folder, or a model")
+    if not isinstance(settings, Mapping):
+        raise RecipeError(
+            f'Trainer(settings=...) was given a {type(settings).__name__}: settings are a dict, {{"train.steps": 10}}'
+        )
+    if odd := [key for key in cast("Mapping[object, Any]", settings) if not isinstance(key, str)]:
+        raise RecipeError(f"Trainer(settings=...) has the key {odd[0]!r}: the name of a setting is a text")
+    if isinstance(model, str) and tokenizer is not None:
+        raise RecipeError(f"Trainer was given a tokenizer beside the name {model!r}, which has its own: leave it away")
+    if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise RecipeError(
+            f"Trainer(tokenizer=...) was given a {type(tokenizer).__name__}: load it first, "
+            "AutoTokenizer.from_pretrained(...)"
+        )
 
 
 def _maker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[Recipe], Policy]:
