@@ -156,8 +156,9 @@ def _rendered(problem: Problem, tokenizer: PreTrainedTokenizerBase, look: Mappin
         raise TaskError(f"{problem.id}: {error}") from error
     if not ids:
         raise TaskError(
-            f"{problem.id}: its prompt has no tokens, for this model's tokenizer knows none of its characters: "
-            f"{problem.prompt!r:.80}. Remove the row, or take a model that reads them"
+            f"{problem.id}: its prompt has no tokens: this model's tokenizer knows none of its characters, or the chat "
+            f"template leaves it out: {problem.prompt!r:.80}. Remove the row, take a model that reads it, or set "
+            "task.prompt_style = 'plain'"
         )
     return ids
 
