@@ -188,3 +188,7 @@ def test_a_full_disk_at_the_end_is_told_and_the_numbers_stay(bench, groupwise, m
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", no_room)
     refused(groupwise("train", "recipe.toml"), "cannot be written to", "No space left")
     assert len(RunFolder.open(bench / "runs/toy").metrics.read()) == 2
+
+
+def test_a_demo_that_has_nowhere_to_write(groupwise):
+    refused(groupwise("demo", "--folder", "/proc/runs"), "/proc/runs")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from groupwise.errors import RunError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,8 +31,13 @@ def demo(
     from groupwise.cli.progress import TerminalReporter, terminal
     from groupwise.cli.quiet import quiet_libraries
     from groupwise.config import load_recipe
+    from groupwise.runs.files import cannot_write
     from groupwise.training.trainer import Trainer
 
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(cannot_write(folder, error, "--folder")) from error
     quiet_libraries()
     console = terminal()
     start = time.monotonic()
