@@ -4,7 +4,8 @@ How long completions are matters more than what they say, and random weights ove
 end token is made likely enough with one direction u in the space of features and nothing else: every embedding gets the
 same component along u, so the features of every token have about the same component along u too, and the end token's
 row gets more of it. Its logit is then higher by about the same amount everywhere, and lengths fall geometrically, as
-those of random weights over a small vocabulary do. How much more is found by bisection against the model itself.
+those of random weights over a small vocabulary do. How much more is found by bisection, on completions that the model
+itself samples: the probability of an end differs much from token to token, so that its mean says little of lengths.
 """
 
 from __future__ import annotations
@@ -81,13 +82,38 @@ def end_after(model, tokenizer, mean_length: float) -> None:
     if math.isinf(mean_length):
         embeddings[end] = row - 64 * shared * direction
         return
-    texts = torch.randint(len(tokenizer) // 2, len(tokenizer), (4, 64))
-    low, high = 0.0, 16.0
-    for _ in range(24):
+    features, others = sampled_features(model, end)
+    along, base = features @ direction, features @ row
+    low, high = 0.0, 64.0
+    for _ in range(30):
         middle = (low + high) / 2
-        embeddings[end] = row + middle * shared * direction
-        probability = model(texts).logits[:, 8:].softmax(-1)[..., end].mean()
-        low, high = (low, middle) if probability > 1 / mean_length else (middle, high)
+        ends = torch.sigmoid(base + middle * shared * along - others)
+        low, high = (low, middle) if expected_length(ends) < mean_length else (middle, high)
+    embeddings[end] = row + high * shared * direction
+
+
+SEQUENCES, PROMPT, TOKENS = 8, 200, 512
+
+
+def sampled_features(model, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of completions that do not end: [sequences, tokens, hidden], and the logsumexp of all logits but the end's."""
+    ids = torch.randint(5, 90, (SEQUENCES, PROMPT))
+    features, others, cache = [], [], None
+    for _ in range(TOKENS):
+        step = model.model(ids, past_key_values=cache, use_cache=True)
+        cache, newest = step.past_key_values, step.last_hidden_state[:, -1]
+        logits = model.lm_head(newest)
+        logits[:, end] = -torch.inf
+        features.append(newest)
+        others.append(logits.logsumexp(-1))
+        ids = torch.multinomial(logits.softmax(-1), 1)
+    return torch.stack(features, 1), torch.stack(others, 1)
+
+
+def expected_length(ends: torch.Tensor) -> float:
+    """Of completions that end at each token with this probability, [sequences, tokens], and at the last for certain."""
+    going = torch.cat([torch.ones(len(ends), 1), (1 - ends[:, :-1]).cumprod(1)], 1)
+    return float(going.sum(1).mean())
 
 
 def main():

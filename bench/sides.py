@@ -30,9 +30,10 @@ class MeasurementError(Exception):
 
 
 def model_folder(shape: Shape) -> Path:
-    """The folder of the model of this shape; it is written when first asked for."""
+    """The folder of the model of this shape; it is written when first asked for, and anew when how has changed."""
     fields = json.dumps(asdict(shape))
-    folder = MODELS / hashlib.blake2b(fields.encode(), digest_size=6).hexdigest()
+    how = Path(__file__).with_name("models.py").read_text()
+    folder = MODELS / hashlib.blake2b((fields + how).encode(), digest_size=6).hexdigest()
     if not (folder / "tokenizer.json").is_file():
         say(f"  writing a model: {shape}")
         run(sys.executable, "models.py", fields, folder)
