@@ -6,8 +6,6 @@
 
 #define BLOCK 512
 
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static inline vec some(const float *logits, int64_t count) {
     vec x = splat(-INFINITY);
     if (count >= LANES) return load(logits);

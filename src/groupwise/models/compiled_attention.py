@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from groupwise.models.compiled import library
-from groupwise.models.kernels import Heads, Row, Seen
+from groupwise.models.kernels import Heads, Row, Seen, empty_like
 
 SOURCE = Path(__file__).with_name("trunk_attention.c")
 PANEL, BLOCK = 32, 64
@@ -124,7 +124,7 @@ class CompiledRow:
     def forward(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """See `Calls`."""
         query, key, value = (_readable(x) for x in (query, key, value))
-        out, lse, work = _like(query), query.new_empty(1, *query.shape[2:0:-1]), self._work(query, 2, 0)
+        out, lse, work = empty_like(query), query.new_empty(1, *query.shape[2:0:-1]), self._work(query, 2, 0)
         self._row.scale = scale
         _compiled().attention_forward(
             ctypes.byref(self._row),
@@ -138,7 +138,7 @@ class CompiledRow:
         """See `Calls`."""
         query, key, value, grad, out = (_readable(x) for x in (row.query, row.key, row.value, grad, row.out))
         lse = row.lse.transpose(1, 2).contiguous()
-        dq, dk, dv, work = _like(query), _like(key), _like(value), self._work(query, 3, 2)
+        dq, dk, dv, work = empty_like(query), empty_like(key), empty_like(value), self._work(query, 3, 2)
         self._row.scale = scale
         _compiled().attention_backward(
             ctypes.byref(self._row),
@@ -185,9 +185,3 @@ def _shares(tree: Sequence[Seen], wanted: int) -> list[list[Seen]]:
 
 def _readable(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _like(row: Tensor) -> Tensor:
-    """Of the same shape, in memory token by token, as the layers around attention work."""
-    _, heads, tokens, dim = row.shape
-    return row.new_empty(1, tokens, heads, dim).transpose(1, 2)

@@ -68,6 +68,12 @@ class Row(NamedTuple):
     lse: Tensor
 
 
+def empty_like(row: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Of the same shape, in memory token by token, as the layers around attention work."""
+    shape = (row.shape[0], row.shape[2], row.shape[1], *row.shape[3:])
+    return torch.empty(shape, dtype=dtype or row.dtype, device=row.device).transpose(1, 2)
+
+
 class Call(Protocol):
     """One call of a kernel. What it returns belongs to the places that it names."""
 

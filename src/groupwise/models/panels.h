@@ -8,8 +8,6 @@
 #define UNROLL _Pragma("GCC unroll 8")
 
 static inline int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* c[m][PANEL] = x[m][k] @ panel[k][PANEL], onto what is there, or onto a bias. A row of x is `x_stride` behind the one
  * before it, a column `x_step`; a row of the panel `w_stride`. */

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from groupwise.models import compiled_attention
 from groupwise.models.compiled_attention import CompiledRow
-from groupwise.models.kernels import Call, CpuFlash, CudaFlash, Heads, Kernel, Row, Seen
+from groupwise.models.kernels import Call, CpuFlash, CudaFlash, Heads, Kernel, Row, Seen, empty_like
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ class Calls:
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """See `RowAttention`."""
-        out = _empty_like(query)
-        lse = _empty_like(query[..., 0], torch.promote_types(query.dtype, torch.float32))
+        out = empty_like(query)
+        lse = empty_like(query[..., 0], torch.promote_types(query.dtype, torch.float32))
         for call in self.own:
             own, own_lse = call.forward(query, key, value, scale)
             call.queries.put(out, own)
@@ -75,7 +75,7 @@ class Calls:
 
     def backward(self, grad: Tensor, row: Row, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """See `RowAttention`."""
-        dq, dk, dv = _empty_like(row.query), _empty_like(row.key), _empty_like(row.value)
+        dq, dk, dv = empty_like(row.query), empty_like(row.key), empty_like(row.value)
         for call in self.own:
             q, k, v = call.backward(grad, row, scale)
             call.queries.put(dq, q)
@@ -87,12 +87,6 @@ class Calls:
             call.keys.add(dk, k)
             call.keys.add(dv, v)
         return dq, dk, dv
-
-
-def _empty_like(row: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Of the same shape, in memory token by token, as the layers around attention work."""
-    shape = (row.shape[0], row.shape[2], row.shape[1], *row.shape[3:])
-    return torch.empty(shape, dtype=dtype or row.dtype, device=row.device).transpose(1, 2)
 
 
 def _merge(call: Call, out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> None:
