@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from groupwise.models.small import character_tokenizer
-from workloads import Shape
+from workloads import CHARACTERS, Shape
 
 FAMILIES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
 
@@ -82,7 +82,7 @@ def end_after(model, tokenizer, mean_length: float) -> None:
     if math.isinf(mean_length):
         embeddings[end] = row - 64 * shared * direction
         return
-    features, others = sampled_features(model, end)
+    features, others = sampled_features(model, end, tokenizer.convert_tokens_to_ids(list(CHARACTERS)))
     along, base = features @ direction, features @ row
     low, high = 0.0, 64.0
     for _ in range(30):
@@ -92,12 +92,13 @@ def end_after(model, tokenizer, mean_length: float) -> None:
     embeddings[end] = row + high * shared * direction
 
 
-SEQUENCES, PROMPT, TOKENS = 8, 200, 512
+SEQUENCES, PROMPT, TOKENS = 32, 200, 512
 
 
-def sampled_features(model, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of completions that do not end: [sequences, tokens, hidden], and the logsumexp of all logits but the end's."""
-    ids = torch.randint(5, 90, (SEQUENCES, PROMPT))
+def sampled_features(model, end: int, known: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of completions that do not end, after prompts of known tokens: [sequences, tokens, hidden], and the logsumexp of
+    all logits but the end's."""
+    ids = torch.tensor(known)[torch.randint(len(known), (SEQUENCES, PROMPT))]
     features, others, cache = [], [], None
     for _ in range(TOKENS):
         step = model.model(ids, past_key_values=cache, use_cache=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from groupwise import Trainer
 from groupwise.training.reporter import QuietReporter
 from process import Graded, Steps
-from workloads import LEARNING_RATE, Workload, workload_of
+from workloads import Workload, workload_of
 
 PHASES = ("sample", "grade", "learn", "sync")
 
@@ -52,7 +52,7 @@ def settings_of(workload: Workload, steps: int, folder: str, dtype: str, device:
         "sampling.max_new_tokens": workload.cap,
         "algorithm.beta": workload.beta,
         "learner.passes": workload.passes,
-        "optimizer.lr": LEARNING_RATE,
+        "optimizer.lr": workload.learning_rate,
         "run.folder": folder,
         "checkpoints.every": 0,  # nothing is saved on the way on TRL's side either
         **adapter,

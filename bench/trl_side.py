@@ -23,7 +23,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from process import Graded, Steps
-from workloads import LEARNING_RATE, Workload, workload_of
+from workloads import Workload, workload_of
 
 
 def settings_of(workload: Workload, arguments, folder: str) -> dict:
@@ -41,7 +41,7 @@ def settings_of(workload: Workload, arguments, folder: str) -> dict:
         "epsilon": 0.2,
         "temperature": 1.0,
         "loss_type": "grpo",
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": workload.learning_rate,
         "lr_scheduler_type": "constant",
         "optim": "adamw_torch_fused",
         "weight_decay": 0.0,

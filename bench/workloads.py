@@ -9,9 +9,10 @@ import json
 import random
 from dataclasses import asdict, dataclass
 
-LEARNING_RATE = 1e-5
 PROMPTS = 256
 """So many there are of a workload's prompts: enough for sixteen steps of sixteen problems without a second look."""
+CHARACTERS = "0123456789+-*/ abcdefghij"
+"""Of prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,11 @@ SMOLLM_135M = Shape(576, 30, 9, 3, 1536, 49_152, "llama", context=2048)
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One kind of GRPO step. A prompt has as many tokens as `prompt` says, from the shortest to the longest."""
+    """One kind of GRPO step. A prompt has as many tokens as `prompt` says, from the shortest to the longest.
+
+    The learning rate is lower where one update of AdamW would move a hundred thousand embeddings in the direction that
+    ends completions, or away from it: after that all go up to the cap.
+    """
 
     name: str
     about: str
@@ -54,6 +59,7 @@ class Workload:
     lora: int | None = None
     passes: int = 1
     beta: float = 0.0
+    learning_rate: float = 1e-5
 
     @property
     def completions(self) -> int:
@@ -75,7 +81,7 @@ class Workload:
         texts = []
         for number in range(PROMPTS):
             length = rng.randint(*self.prompt)
-            rest = "".join(rng.choice("0123456789+-*/ abcdefghij") for _ in range(length - 4))
+            rest = "".join(rng.choice(CHARACTERS) for _ in range(length - 4))
             texts.append(f"{number:04}{rest}")
         return texts
 
@@ -86,7 +92,7 @@ WORKLOADS = {
         Workload("W0", "short prompts, short completions: little to share", SMALL, 16, 8, (6, 6), 64),
         Workload("W1", "prompts of 200 tokens, long-tailed completions up to 512", SMALL, 8, 8, (200, 200), 512),
         Workload("W2", "prompts of 1,000 tokens, short completions", SMALL, 8, 16, (1000, 1000), 64),
-        Workload("W3", "W1 with a vocabulary of 151,936", WIDE, 8, 8, (200, 200), 512),
+        Workload("W3", "W1 with a vocabulary of 151,936", WIDE, 8, 8, (200, 200), 512, learning_rate=1e-7),
         Workload("W4", "SmolLM-135M's shape, LoRA r=16 on all linear", SMOLLM_135M, 2, 4, (256, 512), 96, lora=16),
         Workload("W5", "W1 with mu=3 and beta=0.04", SMALL, 8, 8, (200, 200), 512, passes=3, beta=0.04),
     )

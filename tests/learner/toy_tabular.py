@@ -37,9 +37,11 @@ class TabularPolicy:
     def head(self, features):
         return features
 
-    def logprobs(self, trees, *, temperature=1.0, chunk=1024, with_entropy=False):
+    def logprobs(self, trees, *, temperature=1.0, chunk=1024, with_entropy=False, entropy_gradient=False):
         tokens = drawn(trees)
-        entropies = entropies_of(self.table, tokens, temperature).detach() if with_entropy else None
+        entropies = entropies_of(self.table, tokens, temperature) if with_entropy else None
+        if entropies is not None and not entropy_gradient:
+            entropies = entropies.detach()
         return logprobs_of(self.table, tokens, temperature), entropies
 
 

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from groupwise.learner.packing import MicroBatch
 from groupwise.learner.world import ALONE, World
-from groupwise.maths.logprobs import chunked_logprobs
 from groupwise.maths.whole import Whole
 from groupwise.models.policy import Policy
-from groupwise.models.trees import targets_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +30,13 @@ class Scorer:
     def score(self, batch: MicroBatch, *, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """Logprobs and entropies of the micro-batch's tokens. Gradients flow through the logprobs, and through the
         entropies if they are asked to."""
-        if not entropy_gradient:
-            scored = self.policy.logprobs(
-                batch.trees, temperature=self.temperature, chunk=self.chunk, with_entropy=True
-            )
-        else:
-            scored = chunked_logprobs(
-                self.policy.features(batch.trees),
-                targets_of(batch.trees, self.policy.device),
-                self.policy.head,
-                temperature=self.temperature,
-                chunk=self.chunk,
-                with_entropy=True,
-                entropy_gradient=True,
-            )
-        logprobs_T, entropies_T = scored
+        logprobs_T, entropies_T = self.policy.logprobs(
+            batch.trees,
+            temperature=self.temperature,
+            chunk=self.chunk,
+            with_entropy=True,
+            entropy_gradient=entropy_gradient,
+        )
         assert entropies_T is not None
         return logprobs_T, entropies_T
 

@@ -20,12 +20,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from groupwise.maths.logprobs import chunked_logprobs
 from groupwise.models.attention import NAME, attention_name, use_attention
 from groupwise.models.features import predicting
 from groupwise.models.fused import Fused
 from groupwise.models.head import Head
 from groupwise.models.layout import PackedLayout
+from groupwise.models.tiles import scored
 from groupwise.models.trees import PackedTrees, Tree, targets_of
 
 Attention = Literal["trunk_and_branch", "plain"]
@@ -123,16 +123,26 @@ class Policy:
         return self._packed_features(trees) if self.attention == "trunk_and_branch" else self._padded_features(trees)
 
     def logprobs(
-        self, trees: Sequence[Tree], *, temperature: float = 1.0, chunk: int = 1024, with_entropy: bool = False
+        self,
+        trees: Sequence[Tree],
+        *,
+        temperature: float = 1.0,
+        chunk: int = 1024,
+        with_entropy: bool = False,
+        entropy_gradient: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """`log_softmax(logits / temperature)` in fp32 of every completion token, and the entropy at each, if wanted.
 
-        Shapes: [T] and [T], T being the completion tokens of all trees in order.
+        Shapes: [T] and [T], T being the completion tokens of all trees in order. See `groupwise.maths.logprobs`.
         """
-        targets_T = targets_of(trees, self.device)
-        features_T = self.features(trees)
-        return chunked_logprobs(
-            features_T, targets_T, self.head, temperature=temperature, chunk=chunk, with_entropy=with_entropy
+        return scored(
+            self.features(trees),
+            targets_of(trees, self.device),
+            self.head,
+            temperature=temperature,
+            chunk=chunk,
+            with_entropy=with_entropy,
+            entropy_gradient=entropy_gradient,
         )
 
     def run_backbone(self, **inputs: Any) -> Any:
