@@ -146,11 +146,21 @@ class PolicyOptimizer:
             "updates": self.updates,
         }
 
+    def _check_moments(self) -> None:
+        """torch takes whatever it is given, and the first step would fail, or go wrong."""
+        if not isinstance(self._optimizer, torch.optim.AdamW):
+            return  # what others keep is theirs
+        for name, master in zip(self._names, self._masters, strict=True):
+            for kind, value in self._optimizer.state.get(master, {}).items():
+                if value.shape not in ((), master.shape):
+                    raise ValueError(f"{kind} of {name} has another shape than {name}")
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where another left off; learning rate, decay and the like are the recipe's."""
         moments = {int(place): of_one for place, of_one in state["moments"].items()}
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._check_moments()
         with torch.no_grad():
             for place, master in state["masters"].items():
                 self._masters[int(place)].copy_(master)

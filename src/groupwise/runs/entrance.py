@@ -22,10 +22,13 @@ from groupwise.runs import disk, lock, names
 from groupwise.runs.changes import Change, changed_settings, refuse
 from groupwise.runs.files import cannot_write, read_file, write_text
 from groupwise.runs.folder import RunFolder
+from groupwise.runs.handed_on import made_here, refuse_links
 from groupwise.runs.identity import now
 from groupwise.runs.redaction import redact_text
 
 Verb: TypeAlias = Literal["train", "sft"]
+
+_LARGEST_RECIPE = 16 << 20
 
 _OF_A_BEGINNING = {"lock", "recipe.toml"}
 """What is in the folder of a run that was killed before it had its run.json."""
@@ -107,6 +110,8 @@ def _looked(path: Path, loaded: LoadedRecipe, verb: Verb) -> Entrance:
             f"{path} was begun with `groupwise {facts['verb']}`, so `groupwise {verb}` cannot go on with it: "
             "choose another name (run.name=...)"
         )
+    if not made_here(path, facts):
+        refuse_links(path)
     changes = _changes(path, loaded)
     refuse(changes, str(path))
     total = loaded.recipe.train.steps if verb == "train" else loaded.recipe.sft.steps
@@ -123,9 +128,9 @@ def _looked(path: Path, loaded: LoadedRecipe, verb: Verb) -> Entrance:
 def _changes(path: Path, loaded: LoadedRecipe) -> list[Change]:
     """Both as they are written, without secrets."""
     try:
-        before = read_file(path / "recipe.toml").decode()
+        before = read_file(path / "recipe.toml", most=_LARGEST_RECIPE).decode()
         return changed_settings(before, redact_text(loaded.to_toml()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"cannot read {path / 'recipe.toml'}, the recipe that the run began with: {error}. Put it back, or choose "
             "another name (run.name=...)"

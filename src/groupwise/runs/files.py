@@ -63,15 +63,18 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         raise RunError(cannot_write(path, error)) from error
 
 
-def read_file(path: Path) -> bytes:
-    """All of a plain file. A pipe or a device, which would be waited for, is an error."""
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """All of a plain file, of `most` bytes at most. A pipe or a device, which would be waited for, is an error."""
     descriptor = os.open(path, os.O_RDONLY | disk.FLAGS)
     try:
-        kind = os.fstat(descriptor).st_mode
+        facts = os.fstat(descriptor)
+        kind = facts.st_mode
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(kind):
             raise RunError(f"{path} is a pipe or a device, where a file belongs: remove it")
+        if most is not None and facts.st_size > most:
+            raise RunError(f"{path} has {facts.st_size:,} bytes, more than any that groupwise writes: it was changed")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read()
     finally:

@@ -28,7 +28,6 @@ readers skip. No secret is written: see `redaction.py`.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -44,7 +43,8 @@ from groupwise.errors import RunError
 from groupwise.runs import disk, lock, names
 from groupwise.runs.checkpoints.store import Checkpoints
 from groupwise.runs.evaluations import EvaluatedAnswer, read_answers, write_answers
-from groupwise.runs.files import cannot_write, read_rows, to_json, write_text
+from groupwise.runs.files import cannot_write, read_file, read_rows, to_json, write_text
+from groupwise.runs.handed_on import made_here
 from groupwise.runs.identity import identity as machine_identity
 from groupwise.runs.identity import now
 from groupwise.runs.metrics import MetricsLog
@@ -56,6 +56,7 @@ from groupwise.types import Group
 
 Status: TypeAlias = Literal["running", "finished", "interrupted", "failed"]
 _FORMAT = 1
+_LARGEST_RECORD = 16 << 20
 _TEXTS = ("id", "status", "verb", "recipe_folder")
 _KINDS = {"format": int, "attempts": list, "versions": dict, **dict.fromkeys(_TEXTS, str)}
 """Of what is read of `run.json` again; anybody may have edited it."""
@@ -190,7 +191,7 @@ class RunFolder:
     def identity(self) -> dict[str, Any]:
         """All of `run.json`."""
         try:
-            facts: Any = json.loads(self._record.read_text(encoding="utf-8"))
+            facts: Any = json.loads(read_file(self._record, most=_LARGEST_RECORD))
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"cannot read {self._record}: {error}") from error
         if not isinstance(facts, dict):
@@ -231,8 +232,7 @@ class RunFolder:
         """Raise unless this run was made here, in this folder of this machine: the functions that its recipe names are
         run only then. It is no proof against one who knows both; it is there for runs that were handed on."""
         facts, folder = self.identity, Path(str(self.identity.get("recipe_folder", "")))
-        made_here = facts.get("host") == socket.gethostname() and facts.get("home") == str(self.path.resolve())
-        if not made_here or not folder.is_absolute() or folder != folder.resolve():
+        if not made_here(self.path, facts) or not folder.is_absolute() or folder != folder.resolve():
             raise RunError(
                 f"{self.path} was not made here (but on {facts.get('host')!r}, in {facts.get('home')!r}), and its "
                 "recipe names functions, which are code of whoever made it. Read them, then train or evaluate with a "

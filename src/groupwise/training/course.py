@@ -15,6 +15,7 @@ from typing import Any
 from groupwise.engines.engine import Engine
 from groupwise.learner.learner import Learner
 from groupwise.rewards import TrainerState
+from groupwise.runs.checkpoints.contents import as_written
 from groupwise.runs.checkpoints.tree import Tree
 from groupwise.runs.folder import RunFolder
 from groupwise.runs.rewind import rewind
@@ -94,7 +95,8 @@ class Course:
     async def follow(self, description: str, one_step: OneStep) -> None:
         """All steps to the last, with the evaluations between them; from where the run was left, if it was. Returns
         early if it is asked to stop. Inside `deadlines`."""
-        with self.deadlines.waiting("load", "the disk, for the newest checkpoint"):
+        waiting = self.deadlines.waiting("load", "the disk, for the newest checkpoint")
+        with waiting, as_written(self.run.checkpoints.folder):
             self._take_up()
         self.parts.companion.may_keep(self._keep_now)
         self._description = description

@@ -27,6 +27,7 @@ from groupwise.models.fingerprint import fingerprint
 from groupwise.models.policy import Policy
 from groupwise.models.written import WrittenForm, not_finite, written_form
 from groupwise.runs.checkpoints.background import Background
+from groupwise.runs.checkpoints.contents import as_written
 from groupwise.runs.checkpoints.store import Checkpoint, Contents
 from groupwise.runs.checkpoints.tensors import read_tensors
 from groupwise.runs.checkpoints.tree import Tree
@@ -177,6 +178,11 @@ class Keeper:
 
     def _restore(self, checkpoint: Checkpoint) -> Tree:
         state = checkpoint.state()
+        with as_written(checkpoint.path):
+            self._take_over(state, checkpoint)
+        return state
+
+    def _take_over(self, state: Tree, checkpoint: Checkpoint) -> None:
         facts: dict[str, Any] = state["facts"]
         if facts["begun_with"] != self._begun_with:
             raise RunError(
@@ -191,7 +197,6 @@ class Keeper:
                 )
         _take_weights(self._form, checkpoint, state)
         self._learner.restore(state["learner"])
-        return state
 
     # -----------------------------------------------------------------------------------------------------------------
 

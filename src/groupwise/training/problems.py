@@ -119,7 +119,15 @@ class InOrder(Generic[Item]):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on there."""
-        self._place = int(state["place"])
+        self._place = _place_in(state)
+
+
+def _place_in(state: Mapping[str, Any]) -> int:
+    """How many problems were drawn. ValueError for a number that no run gets to."""
+    place = int(state["place"])
+    if not 0 <= place < 1 << 53:
+        raise ValueError(f"place = {place}")
+    return place
 
 
 class ByDifficulty:
@@ -185,7 +193,7 @@ class ByDifficulty:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on there."""
-        self._place = int(state["place"])
+        self._place = _place_in(state)
         self._range = [float(end) for end in state["range"]]
         self._seen = {str(name): [float(value) for value in pair] for name, pair in state["seen"].items()}
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from groupwise.errors import RunError
 from groupwise.learner.finite import NonFiniteError
 from groupwise.learner.learner import Learner
+from groupwise.runs.checkpoints.contents import as_written
 from groupwise.runs.files import read_rows
 from groupwise.runs.folder import RunFolder
 from groupwise.training.build import Parts
@@ -44,9 +45,11 @@ def retrace(
     learner = learner_of(parts)
     random = Randomness(parts.recipe.seed)
     kept = Keeper(parts, run, learner, lambda _: None).look_back(before - 1)
-    start = 0 if kept is None else int(kept["run"]["step"])
+    start = 0
     if kept is not None:
-        random.restore(kept["random"])
+        with as_written(run.checkpoints.folder):
+            start = int(kept["run"]["step"])
+            random.restore(kept["random"])
     there = set(run.rollout_steps())
     if missing := [step for step in range(start + 1, before) if step not in there]:
         raise RunError(f"{run.path} has no rollouts of step {missing[0]}, on the way from step {start} to {before}")

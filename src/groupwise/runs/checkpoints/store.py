@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from groupwise.errors import RunError
 from groupwise.runs import disk
+from groupwise.runs.checkpoints.contents import as_written
 from groupwise.runs.checkpoints.manifest import NAME, DamagedError, FileFacts, Manifest
 from groupwise.runs.checkpoints.tensors import file_of, read_tensors
 from groupwise.runs.checkpoints.tree import Tree, put_together, taken_apart
@@ -70,7 +71,8 @@ class Checkpoint:
             plain = json.loads((self.path / _STATE).read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"cannot read {self.path / _STATE}: {error}") from error
-        return put_together(plain, read_tensors(self.path / _TENSORS))
+        with as_written(self.path):
+            return put_together(plain, read_tensors(self.path / _TENSORS))
 
 
 @dataclass(frozen=True, slots=True)
