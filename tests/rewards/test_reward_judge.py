@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import socket
+import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -109,7 +113,77 @@ def test_the_key_comes_from_the_environment(server, monkeypatch):
 
 def test_nobody_there_is_unknown():
     marks = asyncio.run(judge(["q"], ["a"], model="m", server={"url": "http://127.0.0.1:9/v1", "attempts": 1}))
-    assert isinstance(marks[0], Unknown) and "the judge gives no answer" in marks[0].why
+    assert isinstance(marks[0], Unknown) and "the judge at 127.0.0.1:9 gives no answer" in marks[0].why
+
+
+@contextmanager
+def answering(handle):
+    """The address of a server that does this with every connection, in a thread."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def one(connection):
+            with connection, suppress(OSError):
+                connection.recv(1 << 16)
+                handle(connection)
+
+        def serve():
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=one, args=(listening.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+
+
+def trickle(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("handle", "why"),
+    [
+        (lambda connection: connection.sendall(b"\0\xff" * 9), "BadStatusLine"),
+        (lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200), "HTTPException"),
+        (lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000), "RecursionError"),
+        (trickle, "TimeoutError"),
+    ],
+)
+def test_what_no_server_should_say_is_unknown(handle, why):
+    with answering(handle) as url:
+        server = {"url": url, "attempts": 1, "timeout": 0.5}
+        (mark,) = asyncio.run(judge(["q"], ["a"], model="m", server=server))
+    assert why in mark.why
+
+
+def test_the_key_goes_to_nobody_else(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    there = f"Location: http://127.0.0.1:{server.server_port}/v1/chat/completions"
+    with answering(lambda c: c.sendall(f"HTTP/1.1 302 Found\r\n{there}\r\nContent-Length: 0\r\n\r\n".encode())) as url:
+        (mark,) = asyncio.run(judge(["q"], ["a"], model="m", server={"url": url, "attempts": 1}))
+    assert "HTTP 302" in mark.why and server.keys == []
+
+
+def test_the_deadline_is_that_of_one_answer(server):
+    server.pause = 0.2
+    settings = {"model": "m", "server": {**server.settings, "concurrency": 1}}
+    reward = as_reward(judge, settings=settings, deadline=0.8)
+    rows = Answers(["q"] * 7, ["x" * n for n in range(1, 8)], [(1,)] * 7, ["stop"] * 7)
+    assert [row.reward for row in asyncio.run(grade([reward], rows))] == [n / 10 for n in range(1, 8)]
+
+
+def test_nobody_waits_for_it_at_the_end_of_the_program():
+    ask = (
+        "import asyncio, sys; from groupwise.rewards.judge import judge; server = {'url': sys.argv[1], 'timeout': 60.0}"
+    )
+    ask += "; asyncio.run(asyncio.wait_for(judge(['q'], ['a'], model='m', server=server), 0.2))"
+    with answering(trickle) as url:
+        ended = subprocess.run(
+            [sys.executable, "-c", ask, url], capture_output=True, text=True, timeout=20, check=False
+        )
+    assert "TimeoutError" in ended.stderr
 
 
 def test_as_a_reward_function_of_conversations(server):

@@ -6,13 +6,15 @@
     settings = {model = "Qwen/Qwen2.5-7B-Instruct", server = {url = "http://127.0.0.1:8000/v1", per_minute = 500}}
 
 The key is read from an environment variable and stands in no recipe. All rows are asked at once, within `concurrency`
-and `per_minute`. A server that is busy is asked again; one that stays away makes its rows unknown. What it says is
-read strictly, its last line alone, and an answer that speaks to the judge is shown to it as a quotation.
+and `per_minute`. A server that is busy is asked again; one that stays away makes its rows unknown. One that sends a
+byte now and then is waited for no longer than `timeout`, and not when the program ends. What it says is read strictly,
+its last line alone, and an answer that speaks to the judge is shown to it as a quotation.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import random
@@ -21,13 +23,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from groupwise.errors import RewardError
+from groupwise.rewards.isolated.thread import in_background
 from groupwise.rewards.outcomes import Mark, Unknown
 from groupwise.rewards.texts import Answer, text_of
 
@@ -39,8 +42,19 @@ INSTRUCTION = (
 
 _SCORE = re.compile(r"SCORE:\s*\**\s*(-?\d{1,6}(?:\.\d{1,6})?)\s*\**\s*(?:/\s*\d{1,6})?\s*\.?\s*$", re.IGNORECASE)
 _BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_NO_ANSWER = (OSError, ValueError, LookupError, TypeError, RecursionError, http.client.HTTPException)
 _LONGEST_REPLY = 1 << 20
 _CACHED = 100_000
+
+
+class _NowhereElse(urllib.request.HTTPRedirectHandler):
+    """urllib would take the key along to whatever host an answer names."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NowhereElse)
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -80,12 +94,18 @@ class _Server:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._url = f"{settings.get('url', 'http://127.0.0.1:8000/v1').rstrip('/')}/chat/completions"
+        self._host = self._url.split("/")[2].rpartition("@")[2]
         self._key = os.environ.get(settings.get("key_env", "OPENAI_API_KEY"), "")
-        self._threads = ThreadPoolExecutor(settings.get("concurrency", 16), thread_name_prefix="judge")
+        self._concurrency = settings.get("concurrency", 16)
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._pace = _Pace(settings.get("per_minute"))
         self._timeout = settings.get("timeout", 60.0)
         self._attempts = settings.get("attempts", 4)
         self.said: dict[str, str] = {}
+
+    def _slot(self) -> asyncio.Semaphore:
+        """One of so many at once; a loop that hung is left behind with those it held."""
+        return self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._concurrency))
 
     async def ask(self, body: dict[str, Any]) -> str:
         """What the model says; RuntimeError after the last attempt."""
@@ -93,18 +113,19 @@ class _Server:
         if key in self.said:
             return self.said[key]
         for attempt in range(self._attempts):
-            await self._pace.wait()
             try:
-                loop = asyncio.get_running_loop()
-                reply = await loop.run_in_executor(self._threads, self._posted, key.encode("ascii"))
+                async with self._slot():
+                    await self._pace.wait()
+                    reply = await self._posted(key.encode("ascii"))
                 said = str(reply["choices"][0]["message"]["content"] or "")
             except urllib.error.HTTPError as error:
                 if error.code not in _BUSY or attempt == self._attempts - 1:
                     raise RuntimeError(f"the judge answers HTTP {error.code} {error.reason}") from None
                 await asyncio.sleep(_pause(attempt, error.headers.get("Retry-After")))
-            except (OSError, ValueError, LookupError, TypeError) as error:
+            except _NO_ANSWER as error:
                 if attempt == self._attempts - 1:
-                    raise RuntimeError(f"the judge gives no answer: {type(error).__name__}: {error}") from None
+                    why = f"{type(error).__name__}: {ascii(str(error))[:200]}"
+                    raise RuntimeError(f"the judge at {self._host} gives no answer: {why}") from None
                 await asyncio.sleep(_pause(attempt, None))
             else:
                 if len(self.said) < _CACHED:
@@ -112,12 +133,17 @@ class _Server:
                 return said
         raise AssertionError("unreachable")
 
-    def _posted(self, body: bytes) -> Any:
+    async def _posted(self, body: bytes) -> Any:
+        """In a thread that nobody waits for at the end of the program; `urlopen` counts each read anew."""
+        future, _ = in_background(lambda: self._post(body))
+        return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout)
+
+    def _post(self, body: bytes) -> Any:
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         request = urllib.request.Request(self._url, body, headers)
-        with urllib.request.urlopen(request, timeout=self._timeout) as response:
+        with _OPENER.open(request, timeout=self._timeout) as response:
             return json.loads(response.read(_LONGEST_REPLY))
 
 
@@ -196,4 +222,5 @@ async def judge(
     for key, prompt, completion in zip(keys, prompts, completions, strict=True):
         if key not in tasks:
             tasks[key] = asyncio.ensure_future(graded(prompt, completion))
-    return [await tasks[key] for key in keys]
+    # Row after row, as they come: `deadline` is what one may take, and this tells that it goes on to the next.
+    return [await tasks[key] for key, _ in zip(keys, completions, strict=True)]
