@@ -18,7 +18,7 @@ def test_a_recipe_that_is_fine(groupwise, recipe):
     assert ended.code == 0, ended.err
     by, rows = findings(ended)
     assert list(dict.fromkeys(about for about, _, _ in rows)) == [
-        *["recipe", "data", "prompt", "gold", "rewards", "memory", "disk", "time", "baseline"]
+        *["recipe", "run", "data", "prompt", "gold", "rewards", "memory", "disk", "time", "baseline"]
     ]
     parts = by["memory", "ok"]["values"]["parts"]
     assert {
@@ -51,6 +51,24 @@ def test_all_mistakes_of_a_recipe_at_once(groupwise, recipe):
     assert "train.group_size" in rows[0][2] + rows[1][2]
     assert "optimizer.lr" in rows[0][2] + rows[1][2]
     assert "2 errors to mend before a run: recipe" in ended.err
+
+
+def test_where_the_run_would_be(groupwise, trained, recipe, monkeypatch):
+    def told(*overrides):
+        by, _ = findings(groupwise("check", recipe, "--json", "--quick", *overrides))
+        return next((level, f["text"]) for (about, level), f in by.items() if about == "run")
+
+    assert told() == ("ok", "runs/toy is new")
+    assert told("run.name=CON")[0] == "error"
+    there = f"run.folder={trained['full'].parent}"
+    assert told(there, "run.name=full")[0] == "warning"  # it is finished
+    level, text = told(there, "run.name=full", "train.steps=5")
+    assert level == "ok" and "goes on" in text and "train.steps: 2 -> 5" in text
+    assert told(there, "run.name=full", "optimizer.kind=adamw", "lora.r=4")[0] == "error"
+    Path("runs/toy").mkdir(parents=True)
+    assert told() == ("ok", "runs/toy begins")
+    Path("runs/toy/novel.txt").touch()
+    assert told()[0] == "error"
 
 
 def rows_recipe(recipe, rows, more="", reward="correctness"):

@@ -1,7 +1,7 @@
 """`groupwise check recipe.toml [a.b=c ...]`: everything about a run that can be known before it.
 
-Recipe, rows, data, prompts, rewards, memory, disk; then, unless `--quick`, one step for its time and the base model's
-own answers, with a verdict. Nothing is written. The step is a real one: a few minutes for a large model.
+Recipe, folder, rows, data, prompts, rewards, memory, disk; then, unless `--quick`, one step for its time and the base
+model's own answers, with a verdict. Nothing is written. The step is a real one: a few minutes for a large model.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ def found(options: Check) -> Iterator[Finding]:
         loaded = load_recipe(options.recipe, options.overrides or [])
         count = sum(origin != "default" for origin in loaded.origins.values())
         yield Finding("recipe", "ok", f"{options.recipe}: {count} settings given, the others by default")
+        from groupwise.cli.check_folder import folder
         from groupwise.cli.check_rows import rows
         from groupwise.training.trainer import Trainer
 
+        yield from folder(loaded)
         yield from rows(loaded)
         trainer = Trainer.from_recipe(loaded)
         _ = trainer.parts
