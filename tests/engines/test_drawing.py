@@ -7,7 +7,7 @@ from groupwise.engines import drawing
 from groupwise.engines.sampler import draw
 from groupwise.types import Sampling
 
-pytestmark = pytest.mark.skipif(not drawing.fits(torch.zeros(1, 1)), reason="no C compiler here")
+pytestmark = pytest.mark.skipif(not drawing.fits(torch.zeros(1, 1), Sampling()), reason="no C compiler here")
 
 
 def logits_of(rows, vocabulary, seed=0, scale=3.0):
@@ -72,3 +72,15 @@ def test_it_is_taken_for_plain_sampling_only(monkeypatch):
         draw(logits, uniforms, other, None)
     draw(logits, uniforms, Sampling(), torch.zeros(4, 30, dtype=torch.bool))
     assert len(asked) == 1
+
+
+def test_who_draws_an_end_has_ended_unless_it_had_before():
+    """Rows 0 and 2 can draw nothing but 7, row 1 nothing but 3; row 2 ended two columns ago."""
+    logits = torch.full((3, 20), -torch.inf)
+    logits[[0, 1, 2], [7, 3, 7]] = 1.0
+    tokens, logprobs, ended_at = torch.zeros(3, dtype=torch.long), torch.ones(3), torch.tensor([1 << 60, 1 << 60, 4])
+    ends = torch.tensor([5, 7])
+    assert drawing.fill(tokens, logprobs, ended_at, logits, torch.full((3,), 0.5), 1.0, ends=ends, column=6) == 1
+    assert tokens.tolist() == [7, 3, 7]
+    assert logprobs.tolist() == [0, 0, 0]
+    assert ended_at.tolist() == [6, 1 << 60, 4]

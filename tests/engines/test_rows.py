@@ -8,6 +8,7 @@ import torch
 from toy_engine import chain, gathered, ids, sampled
 
 from architectures import policy_of, tokens
+from groupwise.engines import drawing
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.engines.rows import Request, Rows
 from groupwise.types import Sampling
@@ -56,9 +57,13 @@ def test_limits_are_kept_to_the_token_whenever_one_looks(monkeypatch):
     assert [[c.text for c in group] for group in groups] == [[("bcdefa" * 4)[:n]] * 2 for n in range(1, 20)]
 
 
-def test_the_host_waits_once_in_eight_columns(monkeypatch):
-    """Whether anything has ended is read from the device then and at limits, and at no other time."""
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_host_waits_once_in_eight_columns(monkeypatch, compiled):
+    """Whether anything has ended is read from the device then and at limits, and at no other time. Compiled drawing
+    says it by itself."""
     looked_at(monkeypatch, 8)
+    if not compiled:
+        monkeypatch.setattr(drawing, "fits", lambda *_: False)
     policy = policy_of("llama")
     looks = []
     original = Rows.newly_finished
@@ -74,7 +79,8 @@ def test_the_host_waits_once_in_eight_columns(monkeypatch):
     policy.model.generation_config.eos_token_id = policy.model.config.eos_token_id = None
     policy.tokenizer.eos_token = None
     sampled(policy, [(tokens(4), 3, Sampling(max_new_tokens=30), range(3))])
-    assert sum(looks) == 3 + 1, "at 8, 16 and 24 columns, and at the limit"
+    at_hand = compiled and drawing.fits(torch.zeros(1, 1), Sampling())
+    assert sum(looks) == (1 if at_hand else 3 + 1), "at 8, 16 and 24 columns, and at the limit"
 
 
 # --- how many rows go on --------------------------------------------------------------------------------------------
@@ -102,6 +108,7 @@ def test_no_live_row_is_ever_dropped_and_numbers_are_round(at_once):
             dead = set(torch.randperm(n, generator=torch.Generator().manual_seed(gone))[:gone].tolist())
             for i in dead:
                 rows._rows[i].finished = True
+            rows._gone = gone
             index = rows.worth_keeping(at_once=at_once)
             if index is None:
                 assert gone == 0 or (not at_once and gone * 8 < n)

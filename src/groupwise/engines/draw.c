@@ -34,9 +34,12 @@ static float largest(const float *logits, int64_t count, float temperature) {
     return found;
 }
 
-void draw(const float *logits, int64_t stride, const float *uniforms, float temperature, int64_t rows,
-          int64_t vocabulary, int64_t *tokens, float *logprobs, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
+/* Rows whose token is one of `ends` have ended at `column`, unless they had before. Returns how many. */
+int64_t draw(const float *logits, int64_t stride, const float *uniforms, float temperature, int64_t rows,
+             int64_t vocabulary, int64_t *tokens, float *logprobs, const int64_t *ends, int64_t end_count, int64_t column,
+             int64_t *ended_at, int threads) {
+    int64_t ended = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : ended)
     for (int64_t row = 0; row < rows; row++) {
         const float *of = logits + row * stride;
         float shares[BLOCK], top = largest(of, vocabulary, temperature);
@@ -61,5 +64,8 @@ void draw(const float *logits, int64_t stride, const float *uniforms, float temp
         }
         tokens[row] = chosen < 0 ? last : chosen;
         logprobs[row] = (float)(of[tokens[row]] / temperature - top - log(total));
+        for (int64_t i = 0; i < end_count; i++)
+            if (tokens[row] == ends[i] && ended_at[row] > column) ended_at[row] = column, ended++;
     }
+    return ended;
 }

@@ -47,6 +47,11 @@ class Loops:
             index, starts = (integers(values) for values in zip(*places, strict=True))
             self._by_phase.setdefault(phase, []).append((window, index, starts))
 
+    @property
+    def may_cut(self) -> bool:
+        """Whether there are such rows at all."""
+        return bool(self._by_phase)
+
     def cut(self, tokens: Tensor, columns: int, ended_at: Tensor) -> None:
         """Let the rows whose turn it is, and that loop, end at the newest of `columns`: tokens [columns, rows]."""
         for window, index, starts in self._by_phase.get(columns % _LOOK_EVERY, ()):

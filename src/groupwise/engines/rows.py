@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from groupwise.engines import drawing
 from groupwise.engines.loops import Loops
 from groupwise.engines.sampler import draw, uniforms
 from groupwise.types import Completion, FinishReason, Sampling
@@ -78,8 +79,10 @@ class Rows:
         self._next_limit = _NEVER
         """Column at which a row reaches its limit."""
         self._ends_seen = 0
-        self._looked = False
-        """Since the last token was drawn."""
+        self._may_have_ended = False
+        """Some row, since the last look."""
+        self._gone = 0
+        """How many rows are finished."""
         self._tokens = torch.zeros(_ROOM, 0, dtype=torch.long, device=device)  # [columns, rows]
         self._logprobs = torch.zeros(_ROOM, 0, dtype=dtype, device=device)
         self._uniforms = torch.zeros(_ROOM, 0, device=device)
@@ -124,25 +127,29 @@ class Rows:
         `logits` [rows, V]."""
         if first == 0:
             self._open_column()
-        self._looked = False
         column = self._columns - 1
         numbers = self._uniforms[column % _ROOM]
         tokens_B, logprobs_B = self._tokens[column], self._logprobs[column]
         for sampling, ends, index in self._samplings:
-            if index is None:
+            if index is None and drawing.fits(logits, sampling) and not sampling.stop:
+                mine = (x[first:] for x in (tokens_B, logprobs_B, self._ended_at))
+                given = (logits, numbers[first:], sampling.temperature)
+                self._may_have_ended |= drawing.fill(*mine, *given, ends=ends, column=column) > 0
+            elif index is None:
                 self._draw(logits, slice(first, None), (numbers, tokens_B, logprobs_B), sampling, ends)
             elif len(index := index[index >= first]):
                 self._draw(logits[index - first], index, (numbers, tokens_B, logprobs_B), sampling, ends)
-        if first == 0:
+        if first == 0 and self._loops.may_cut:
             self._loops.cut(self._tokens, self._columns, self._ended_at)
+            self._may_have_ended = True
 
     def newly_finished(self) -> list[tuple[Request, int, Completion]]:
         """Completions that ended since the last look. The one host synchronisation of a column, and where it is dear,
         of `check_every` columns: a row may then run on for some tokens, which nobody gets to see."""
         limit_reached = self._columns >= self._next_limit
-        if self._looked or (not limit_reached and self._columns % self._check_every):
+        if not limit_reached and (not self._may_have_ended or self._columns % self._check_every):
             return []
-        self._looked = True
+        self._may_have_ended = False
         ends_seen = int((self._ended_at != _NEVER).sum())
         if not limit_reached and ends_seen == self._ends_seen:
             return []
@@ -151,6 +158,7 @@ class Rows:
         for i, (row, ended_at) in enumerate(zip(self._rows, self._ended_at.tolist(), strict=True)):
             if not row.finished and (ended_at < self._columns or row.limit <= self._columns):
                 row.finished = True
+                self._gone += 1
                 fresh.append((row.request, row.branch, self._completion(i)))
         self._next_limit = min((row.limit for row in self._rows if not row.finished), default=_NEVER)
         return fresh
@@ -160,14 +168,14 @@ class Rows:
         if any(request.done.cancelled() for request in self._requests):
             for row in self._rows:
                 row.finished = row.finished or row.request.done.cancelled()
+            self._gone = sum(row.finished for row in self._rows)
 
     def worth_keeping(self, *, at_once: bool) -> list[int] | None:
         """The rows to go on with, if it is worth dropping others: those that are not finished, and as many that are as
         make a round number. What is prepared for one number of rows then serves again."""
-        alive = [i for i, row in enumerate(self._rows) if not row.finished]
-        gone = len(self._rows) - len(alive)
-        if not gone or not (at_once or gone * 8 >= len(self._rows)):
+        if not self._gone or not (at_once or self._gone * 8 >= len(self._rows)):
             return None
+        alive = [i for i, row in enumerate(self._rows) if not row.finished]
         spare = 0 if at_once else -len(alive) % max(1 << len(alive).bit_length() >> 4, 1)
         fillers = [i for i, row in enumerate(self._rows) if row.finished][:spare]
         return sorted(alive + fillers)
@@ -198,6 +206,7 @@ class Rows:
 
     def _arrange(self) -> None:
         """What follows from which rows there are."""
+        self._gone = sum(row.finished for row in self._rows)
         self._requests = list({id(row.request): row.request for row in self._rows}.values())
         self._next_limit = min((row.limit for row in self._rows if not row.finished), default=_NEVER)
         of: dict[Sampling, list[int]] = {}
@@ -234,6 +243,7 @@ class Rows:
         tokens_B[index], logprobs_B[index] = tokens, logprobs
         if self._seen is not None:
             self._seen[torch.arange(len(self), device=self._device)[index], tokens] = True
+        self._may_have_ended = True
         ended = torch.where((tokens[:, None] == ends).any(-1), self._columns - 1, _NEVER)
         self._ended_at[index] = torch.minimum(self._ended_at[index], ended)
         if sampling.stop:

@@ -58,7 +58,7 @@ def draw(logits: Tensor, uniforms_B: Tensor, sampling: Sampling, seen: Tensor | 
     that the repetition penalty applies to.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if seen is None and _is_plain(sampling) and drawing.fits(logits):
+    if seen is None and drawing.fits(logits, sampling):
         return drawing.drawn(logits, uniforms_B, sampling.temperature)
     scaled = logits if sampling.temperature in (0, 1) else logits / sampling.temperature
     if seen is not None:
@@ -69,11 +69,6 @@ def draw(logits: Tensor, uniforms_B: Tensor, sampling: Sampling, seen: Tensor | 
     probabilities = torch.softmax(scaled, -1)
     tokens_B = _chosen(probabilities, scaled, uniforms_B, sampling)
     return tokens_B, probabilities.gather(-1, tokens_B[:, None])[:, 0].log()
-
-
-def _is_plain(sampling: Sampling) -> bool:
-    """A temperature and nothing else."""
-    return sampling.temperature > 0 and (sampling.top_k, sampling.top_p, sampling.min_p) == (0, 1, 0)
 
 
 def _chosen(probabilities: Tensor, logits: Tensor, uniforms_B: Tensor, sampling: Sampling) -> Tensor:
