@@ -132,9 +132,9 @@ class Rows:
         tokens_B, logprobs_B = self._tokens[column], self._logprobs[column]
         for sampling, ends, index in self._samplings:
             if index is None and drawing.fits(logits, sampling) and not sampling.stop:
-                mine = (x[first:] for x in (tokens_B, logprobs_B, self._ended_at))
-                given = (logits, numbers[first:], sampling.temperature)
-                self._may_have_ended |= drawing.fill(*mine, *given, ends=ends, column=column) > 0
+                into = tokens_B[first:], logprobs_B[first:], self._ended_at[first:]
+                given = logits, numbers[first:], sampling.temperature
+                self._may_have_ended |= drawing.fill(*into, *given, ends=ends, column=column) > 0
             elif index is None:
                 self._draw(logits, slice(first, None), (numbers, tokens_B, logprobs_B), sampling, ends)
             elif len(index := index[index >= first]):
