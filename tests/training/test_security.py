@@ -14,6 +14,7 @@ from groupwise.errors import GroupwiseError, ModelError, RecipeError, RunError
 from groupwise.models.load import load_model
 from groupwise.models.pinned import pin_of
 from groupwise.models.small import write_small_model
+from groupwise.rewards import Unknown
 from groupwise.runs.folder import RunFolder
 
 SRC = Path(__file__).parents[2] / "src" / "groupwise"
@@ -146,6 +147,22 @@ def test_no_secret_is_in_what_a_run_writes(tmp_path, monkeypatch):
     secrets = [value.encode() for value in [*CANARIES.values(), "canary06"]]
     leaks = [(path.name, secret) for path in files for secret in secrets if secret in path.read_bytes()]
     assert leaks == []
+
+
+def test_no_secret_is_in_what_a_reward_logs_or_fails_with(tmp_path, monkeypatch):
+    for name, value in CANARIES.items():
+        monkeypatch.setenv(name, value)
+
+    def chatty(completions, log_extra, **kwargs):
+        log_extra("env", [{"all": repr(CANARIES), "n": [1, 2]}] * len(completions))
+        return [Unknown(" ".join(CANARIES.values())) if row == 3 else float(row) for row in range(len(completions))]
+
+    run = trainer_of(tmp_path, [chatty]).train()
+    rows = run.rollouts(1)
+    assert rows[3].outcome == "unknown" and rows[3].why
+    assert rows[0].extra["env"]["n"] == [1, 2] and "HF_TOKEN" in rows[0].extra["env"]["all"]
+    told = [str(part) for row in rows for part in (row.extra, row.why)]
+    assert not [secret for secret in CANARIES.values() for text in told if secret in text]
 
 
 def test_a_strangers_run_is_looked_at_without_running_its_code(tmp_path, monkeypatch, capsys):

@@ -4,9 +4,9 @@ import hashlib
 import json
 
 import pytest
+from toy_runs import trainer_of
 
 from groupwise.errors import RunError
-from training.toy_runs import trainer_of
 
 RUN = {"train.steps": 1, "checkpoints.every": 1}
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from groupwise.runs.files import to_json
 from groupwise.runs.parquet import Kind, read_table, write_table
+from groupwise.runs.redaction import redact_text, redacted
 from groupwise.runs.text import well_formed
 from groupwise.types import Group, Prompt
 
@@ -105,6 +106,13 @@ def json_text(value: Any) -> str:
     return well_formed(to_json(value))
 
 
+def _without_secrets(value: Any) -> str:
+    """What a reward function logged, as JSON: it may have logged its environment, or what a server answered."""
+    text = json_text(value)
+    # Once over the whole; piece by piece, which keeps it JSON, only where there is something to hide.
+    return text if redact_text(text) == text else json_text(redacted(value))
+
+
 def _rows(step: int, groups: Sequence[Group], extra: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     index = 0
     for number, group in enumerate(groups):
@@ -127,7 +135,7 @@ def _rows(step: int, groups: Sequence[Group], extra: Mapping[str, Sequence[Any]]
                 "reward": rollout.reward,
                 "advantage": rollout.advantage,
                 "outcome": rollout.outcome,
-                "why": well_formed(rollout.why),
-                "extra": {well_formed(name): json_text(values[index]) for name, values in extra.items()},
+                "why": well_formed(redact_text(rollout.why)),
+                "extra": {well_formed(name): _without_secrets(values[index]) for name, values in extra.items()},
             }
             index += 1
