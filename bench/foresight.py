@@ -1,6 +1,6 @@
 """What `groupwise check` says of memory and time beside what the run then takes, on the bench's workloads.
 
-    python bench/foresight.py W0 W1 W2            # half a minute each, with the machine to itself
+    python bench/foresight.py W0 W1 W1:bf16       # half a minute each, W4 two, with the machine to itself
 
 Each is two processes: one does what `check` does (plan, calibration step), one trains, and is asked what it held.
 """
@@ -19,6 +19,8 @@ from statistics import fmean
 HERE = Path(__file__).parent
 STEPS = 5
 """The first is warm-up."""
+PUBLISHED = ("W0", "W1", "W1:bf16", "W2", "W4")
+"""Workloads, in fp32 unless it is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,10 @@ def all_of(workloads: list[str]) -> list[Foresight]:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for name in workloads:
-            model = Path(folder) / f"model-{WORKLOADS[name].shape.vocabulary}-{WORKLOADS[name].shape.hidden}"
+            shape = WORKLOADS[name.split(":")[0]].shape
+            model = Path(folder) / f"model-{shape.vocabulary}-{shape.hidden}"
             if not model.exists():
-                write_model(model, WORKLOADS[name].shape)
+                write_model(model, shape)
             found.append(foresight_of(name, model))
     return found
 
@@ -69,11 +72,9 @@ def tell(workload: str, model: str) -> dict:
     from groupwise.training.loop import learner_of, rollouts_of
     from groupwise.training.plan import memory_plan
     from groupwise.training.trainer import run_to_end
-    from our_side import trainer_of
-    from workloads import workload_of
 
     with tempfile.TemporaryDirectory() as folder:
-        parts = trainer_of(workload_of(workload), model, folder, steps=STEPS)[0].prepare()
+        parts = _trainer(workload, model, folder).prepare()
         plan = memory_plan(parts)
         engine = EmbeddedEngine(parts.policy, parts.recipe.engine.max_rows)
         found = run_to_end(calibrate(parts, engine, learner_of(parts), rollouts_of(parts, engine)))
@@ -83,14 +84,19 @@ def tell(workload: str, model: str) -> dict:
 def run(workload: str, model: str) -> dict:
     """A run, and what it held and took."""
     from groupwise.training.machine import peak_resident
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = _trainer(workload, model, folder).train().metrics.read()
+    seconds = [float(row["step_seconds"]) for row in rows[1:]]
+    return {"bytes": peak_resident(), "seconds": fmean(seconds), "each": seconds}
+
+
+def _trainer(workload: str, model: str, folder: str):
     from our_side import trainer_of
     from workloads import workload_of
 
-    with tempfile.TemporaryDirectory() as folder:
-        trainer, _ = trainer_of(workload_of(workload), model, folder, steps=STEPS)
-        rows = trainer.train().metrics.read()
-    seconds = [float(row["step_seconds"]) for row in rows[1:]]
-    return {"bytes": peak_resident(), "seconds": fmean(seconds), "each": seconds}
+    name, _, dtype = workload.partition(":")
+    return trainer_of(workload_of(name), model, folder, steps=STEPS, dtype=dtype or "fp32")[0]
 
 
 def _process(what: str, workload: str, model: Path) -> dict:
@@ -108,5 +114,5 @@ if __name__ == "__main__":
         work = {"tell": tell, "run": run}[sys.argv[2]]
         print(json.dumps(work(*sys.argv[3:])))
     else:
-        for each in all_of(sys.argv[1:] or ["W0", "W1", "W2"]):
+        for each in all_of(sys.argv[1:] or list(PUBLISHED)):
             print(": ".join(each.row()))

@@ -160,7 +160,7 @@ def costs(folder: Path, findings: Findings) -> None:
 
 def foretold(findings: Findings) -> None:
     """What `check` says before a run beside what the run then takes; with the machine to itself."""
-    for found in foresight.all_of(["W0", "W1", "W2"]):
+    for found in foresight.all_of(list(foresight.PUBLISHED)):
         findings.note(*found.row())
 
 

@@ -8,14 +8,18 @@ from safetensors import SafetensorError
 from toy_runs import TIMES, Listener
 from toy_runs import trainer_of as without_preflight
 
+from groupwise.engines.choice import choose_decoder
+from groupwise.engines.decoders import TrunkAndBranchDecoder
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.errors import EngineError, LearnerError, RunError
 from groupwise.runs.folder import RunFolder
+from groupwise.training import plan as plan_file
 from groupwise.training import preflight as file
 from groupwise.training.calibrate import Calibration, calibrate
 from groupwise.training.loop import learner_of, rollouts_of
 from groupwise.training.plan import Shape, memory_plan, worst_micro_batch
 from groupwise.training.statistics import Estimate
+from toys import char_tokenizer
 
 
 def trainer_of(tmp_path, *arguments, **settings):
@@ -124,20 +128,50 @@ def test_a_disk_without_room_for_the_weights_is_said_before_the_first_step(tmp_p
         trainer_of(tmp_path).train()
 
 
-def test_the_plan_counts_what_a_run_keeps(tmp_path):
+def test_the_plan_counts_what_a_run_keeps(tmp_path, monkeypatch):
+    monkeypatch.setattr("groupwise.training.plan.choose_decoder", lambda policy: TrunkAndBranchDecoder)
     full = memory_plan(trainer_of(tmp_path).parts)
     weights = full.parts["gradients"]
     assert 0 < full.parts["weights"] - weights < 100  # the angles of the rotary embedding are a buffer
     assert full.parts["optimizer"] == 2 * weights
     assert full.parts["reference"] == 0
     assert full.parts["activations"] > 0 and full.fits
-    # 2 layers x (keys and values) x 1 head of 8 numbers in fp32, 2 prompts of 2 and 8 rows of 8 tokens with room
-    assert full.parts["keys and values"] == 2 * 2 * 8 * 4 * (2 * 2 + 80)
+    # 2 layers x (keys and values) x 1 head of 8 numbers in fp32, 2 prompts of 2 tokens and 8 rows of 64 columns
+    assert full.parts["keys and values"] == 2 * 2 * 8 * 4 * (2 * 2 + 8 * 64)
+    assert full.parts["logits of a token"] == 3 * 8 * len(char_tokenizer()) * 4
+    assert full.parts["gaps between them"] == full.parts["activations"] + full.parts["logits"]  # all blocks are small
     with_reference = memory_plan(trainer_of(tmp_path, **{"algorithm.beta": 0.1}).parts)
     assert with_reference.parts["reference"] == weights
     lora = memory_plan(trainer_of(tmp_path, **{"algorithm.beta": 0.1, "lora.r": 1}).parts)
     assert lora.parts["reference"] == 0
     assert lora.parts["optimizer"] < lora.parts["weights"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (40, 40 / 34),  # one full group of 2 + 4 x 8 fits; shorter ones fill the budget
+        (60, 60 / 34),
+        (68, 1.0),  # both groups of a step
+        (1000, 1.0),  # there is no more in a step
+        (5, 1.0),  # a completion with its prompt is above it
+    ],
+)
+def test_shorter_completions_fill_a_micro_batch_better(tmp_path, budget, expected):
+    parts = trainer_of(tmp_path, **{"learner.token_budget": budget}).parts
+    assert plan_file._filled(parts.recipe, worst_micro_batch(parts)) == pytest.approx(expected)
+
+
+def test_learning_and_sampling_take_turns(tmp_path):
+    """What one of them needs the other has had. The decoder is the one that will be chosen, and says what it holds."""
+    parts = trainer_of(tmp_path, **{"train.prompts_per_step": 60, "sampling.max_new_tokens": 60}).parts
+    plan = memory_plan(parts)
+    learning = sum(plan.parts[name] for name in ("activations", "logits", "gaps between them"))
+    names = ("decoder", "keys and values", "reading prompts", "logits of a token")
+    sampling = sum(plan.parts[name] for name in names)
+    held = choose_decoder(parts.policy)(parts.policy).holds(plan.shape.batch(240, 60))
+    assert (plan.parts["decoder"], plan.parts["keys and values"]) == (held.weights, held.keys_and_values)
+    assert plan.peak == sum(plan.parts.values()) - min(learning, sampling)
 
 
 def test_a_plan_leaves_the_policy_as_it_was(tmp_path):

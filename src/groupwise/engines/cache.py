@@ -61,6 +61,14 @@ class BranchCache:
         """Position of each row's newest token."""
         return self._origins + (self._columns - 1)
 
+    @staticmethod
+    def room_for(columns: int) -> int:
+        """The columns that there are once so many are used."""
+        room = _ROOM
+        while room < columns:
+            room = _grown(room + 1)
+        return room
+
     def admit(self, trunks: dict[nn.Module, list[tuple[Tensor, Tensor]]], rows: Sequence[int]) -> None:
         """Add prompts, with their keys and values by layer [1, kv heads, tokens, dim], and `rows[i]` rows for each."""
         room = self._columns + _ROOM
@@ -107,7 +115,7 @@ class BranchCache:
         self._hidden.clear()
         for layer, (keys, values) in self._branches.items():
             if self._columns > keys.shape[2]:
-                room = self._columns + max(_ROOM, self._columns // 4)
+                room = _grown(self._columns)
                 self._branches[layer] = (_widened(keys, room), _widened(values, room))
         # All layers' views at once: the same few operations after one another cost a third of what they cost in turn
         # with everything else.
@@ -198,6 +206,10 @@ class BranchCache:
 
     def _integers(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
+
+
+def _grown(columns: int) -> int:
+    return columns + max(_ROOM, columns // 4)
 
 
 def _stack(kept: Tensor | None, trunks: Sequence[Tensor]) -> Tensor:

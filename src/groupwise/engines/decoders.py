@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from groupwise.engines.cache import BranchCache
+from groupwise.engines.holding import Batch, Holding, bytes_per_token
 from groupwise.engines.tape import Hide, Replayed
 from groupwise.models.layout import PackedLayout
 from groupwise.models.policy import Policy
@@ -44,6 +45,10 @@ class Decoder(Protocol):
         """Nobody waits any more: what the next `refresh` makes anew may go."""
         ...
 
+    def holds(self, batch: Batch) -> Holding:
+        """The memory that it has, or would have, for such a batch."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Hidden:
@@ -68,6 +73,11 @@ class TrunkAndBranchDecoder:
 
     def rest(self) -> None:
         """Nothing that could go."""
+
+    def holds(self, batch: Batch) -> Holding:
+        """A prompt's keys and values once, the branches in columns with room for more."""
+        tokens = batch.prompts * batch.prompt + batch.rows * self._cache.room_for(batch.completion)
+        return Holding(0, bytes_per_token(self._policy) * tokens)
 
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """All of them."""
@@ -122,6 +132,10 @@ class PlainDecoder:
     def rest(self) -> None:
         """Nothing that could go."""
 
+    def holds(self, batch: Batch) -> Holding:
+        """A row's prompt is repeated for it. As for a model that attends to everything; others hold less."""
+        return Holding(0, bytes_per_token(self._policy) * batch.rows * (batch.prompt + batch.completion))
+
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """Those of the first one's length, and only when nothing is in flight."""
         if busy:
@@ -167,6 +181,10 @@ class RereadingDecoder:
 
     def rest(self) -> None:
         """Nothing that could go."""
+
+    def holds(self, batch: Batch) -> Holding:
+        """Nothing from token to token."""
+        return Holding(0, 0)
 
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """All of them."""

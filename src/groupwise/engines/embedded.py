@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from groupwise.engines.choice import MakeDecoder, choose_decoder
 from groupwise.engines.decoders import Decoder, PlainDecoder
+from groupwise.engines.holding import Batch
 from groupwise.engines.row_limit import RowLimit
 from groupwise.engines.rows import Request, Rows
 from groupwise.engines.sampler import check
@@ -131,6 +132,10 @@ class EmbeddedEngine:
             self._fail(_FewerRowsError())
             if self._policy.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def keys_and_values(self, batch: Batch) -> int:
+        """Bytes of such a batch, by the decoder that sampled last."""
+        return self._decoder.holds(batch).keys_and_values
 
     def _in_flight(self) -> int:
         """Rows, or, if none was begun, those that would have been."""

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groupwise.engines.decoders import TrunkAndBranchDecoder
+from groupwise.engines.holding import Batch, Holding, own_bytes
 from groupwise.models.attention import Terms
 from groupwise.models.policy import Policy
 
@@ -72,6 +73,12 @@ class FusedDecoder(TrunkAndBranchDecoder):
     def rest(self) -> None:
         """See `Decoder`."""
         self._layers = []
+
+    def holds(self, batch: Batch) -> Holding:
+        """The matrices beside keys and values."""
+        pairs = [pair for each in self._layers for pair in (each.inward, each.outward, each.gate_up, each.down)]
+        copies = own_bytes((x for pair in pairs for x in pair if x is not None), self._policy)
+        return Holding(copies, super().holds(batch).keys_and_values)
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """See `Decoder`."""

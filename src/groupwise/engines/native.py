@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from groupwise.engines.decoders import TrunkAndBranchDecoder
 from groupwise.engines.fused import UnfitError, check_copyable, is_silu, matrix_of
+from groupwise.engines.holding import Batch, Holding, own_bytes
 from groupwise.engines.pages import PANEL, Pages, padded
 from groupwise.models.allocator import give_freed_memory_back
 from groupwise.models.compiled import library
@@ -135,6 +136,11 @@ class NativeDecoder(TrunkAndBranchDecoder):
         if held > _LARGE:
             give_freed_memory_back()
 
+    def holds(self, batch: Batch) -> Holding:
+        """The matrices in panels, and keys and values in whole pages, all in fp32."""
+        pages = batch.prompts * _pages(batch.prompt) + batch.rows * _pages(batch.completion)
+        return Holding(own_bytes(self._held, self._policy), pages * self._pages.bytes)
+
     def admit(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
         """See `Decoder`."""
         trunks, logits = self._read(prompts)
@@ -247,6 +253,10 @@ class NativeDecoder(TrunkAndBranchDecoder):
 def _exact(module: Any) -> tuple[Tensor, Tensor | None]:
     """Weight and bias in fp32: an adapter of 16 bits is not rounded away in the sum."""
     return matrix_of(module, torch.float32)
+
+
+def _pages(tokens: int) -> int:
+    return padded(tokens) // PANEL
 
 
 def _floats(*shape: int) -> Tensor:

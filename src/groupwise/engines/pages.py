@@ -43,6 +43,11 @@ class Pages:
     def __len__(self) -> int:
         return len(self._slots)
 
+    @property
+    def bytes(self) -> int:
+        """Of a page."""
+        return 4 * self._size
+
     def admit(self, trunks: Sequence[Sequence[tuple[Tensor, Tensor]]], rows: Sequence[int]) -> None:
         """Add prompts, given by layer and prompt as keys and values [1, kv heads, tokens, dim], and `rows[i]` rows for
         each."""

@@ -1,38 +1,41 @@
 """How much memory a run will hold at its peak, part by part, before it runs.
 
-What a parameter costs is arithmetic. What a token costs in the backward pass depends on the architecture and on how it
-is run, so it is measured: smaller micro-batches of the recipe's own shapes (longest prompt, full completions) under
-torch's memory profiler, scaled, and a pass over a chunk of features for the logits.
+What a parameter costs is arithmetic, and what a decoder holds it says itself. What a token costs in the backward pass
+depends on the architecture and on how it is run, so it is measured: smaller micro-batches of the recipe's own shapes
+(longest prompt, full completions) under torch's memory profiler, scaled, and a pass over a chunk of features for the
+logits.
 
     plan = memory_plan(parts)
     plan.parts      {"process": 420e6, "weights": 13e6, "gradients": 13e6, ..., "activations": 350e6, "logits": 2e6}
-    plan.peak       what is held at once; on a GPU learning and sampling take turns with the same memory
+    plan.peak       what is held at once; learning and sampling take turns with the same memory
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from groupwise.config import Recipe
 from groupwise.engines.choice import choose_decoder
+from groupwise.engines.decoders import Decoder
+from groupwise.engines.holding import Batch
 from groupwise.maths.logprobs import chunked_logprobs
+from groupwise.models.allocator import give_freed_memory_back
 from groupwise.models.policy import Policy
 from groupwise.models.trees import Tree
+from groupwise.runs.parquet import write_table
 from groupwise.training.build import Parts
 from groupwise.training.machine import memory_free, resident
+from groupwise.training.peaks import Peak, peak_of
 
-_SMALL_ENOUGH_TO_FUSE = 256 << 20
-"""Models below this are sampled from through a copy of their matrices (engines/fused.py)."""
-_FRAGMENTS = 0.15
-"""Of what sampling and learning take in turn, so much more is held on a CPU. Found on the bench's workloads."""
-_ROOM = 1.25
-"""Keys and values are kept in columns with room for more."""
+_LENGTHS = 12
+"""At some ten products for each, they fill the 128 places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,10 @@ class Shape:
     def tokens(self) -> int:
         """Of the micro-batch."""
         return self.groups * self.prompt + self.branches * self.completion
+
+    def batch(self, rows: int, prompts: int) -> Batch:
+        """So many such completions of so many such prompts, sampled at once."""
+        return Batch(prompts, self.prompt, rows, self.completion)
 
     def trees(self, vocabulary: int, seed: int = 0) -> list[Tree]:
         """Such a micro-batch, of random tokens."""
@@ -97,11 +104,18 @@ def memory_plan(parts: Parts) -> MemoryPlan:
     rounded = sum(p.numel() for p in policy.trainable().values() if p.element_size() < 4)
     state = 1 if recipe.optimizer.kind == "adamw_8bit" else 4
     has_reference = recipe.algorithm.beta > 0 and (policy.adapted is None or recipe.reference.every is not None)
-    held = _held_once_warm(policy)
-    with torch.random.fork_rng():
-        learning = {"activations": _activations(policy, shape), "logits": _logits(policy, recipe, shape)}
     rows = min(recipe.engine.max_rows, recipe.train.prompts_per_step * recipe.train.group_size)
-    sampling = sampling_bytes(policy, shape, rows=rows, prompts=-(-rows // recipe.train.group_size))
+    with torch.random.fork_rng():
+        make = choose_decoder(policy)
+        held = _held_once_warm(policy)  # before the profiler keeps what it has seen
+        sampling = _sampling(policy, make(policy), shape.batch(rows, -(-rows // recipe.train.group_size)))
+        activations, logits = _activations(policy, shape), _logits(policy, recipe, shape)
+    activations = Peak(*(int(size * _filled(recipe, shape)) for size in activations))
+    learning = {
+        "activations": activations.used,
+        "logits": logits.used,
+        "gaps between them": activations.gaps + logits.gaps,
+    }
     always = {
         "process": max(held - weights, 0),
         "weights": weights,
@@ -109,51 +123,65 @@ def memory_plan(parts: Parts) -> MemoryPlan:
         "optimizer": 2 * state * trained + 4 * rounded,
         "reference": _bytes(policy.trainable().values()) if has_reference else 0,
     }
-    if policy.device.type == "cpu":
-        # What was freed stays with the process, in pieces that do not fit what comes next.
-        taken_in_turn = sum(learning.values()) + sum(sampling.values())
-        learning["allocator"] = int(_FRAGMENTS * taken_in_turn)
-        peak = sum(always.values()) + sum(learning.values()) + sum(sampling.values())
-    else:
-        peak = sum(always.values()) + max(sum(learning.values()), sum(sampling.values()))
+    peak = sum(always.values()) + max(sum(learning.values()), sum(sampling.values()))
     return MemoryPlan({**always, **learning, **sampling}, peak, _available(policy, held), shape)
 
 
+def _filled(recipe: Recipe, shape: Shape) -> float:
+    """How much larger a micro-batch can be than one of full completions: shorter ones fill the token budget better."""
+    groups = -(-recipe.train.prompts_per_step // recipe.learner.updates_per_batch)
+    whole = groups * (shape.prompt + recipe.train.group_size * shape.completion)
+    return max(min(recipe.learner.token_budget, whole) / shape.tokens, 1.0)
+
+
 def _held_once_warm(policy: Policy) -> int:
-    """What this process holds with everything loaded that a step needs: libraries load parts of themselves late."""
-    choose_decoder(policy)
-    with policy.training():
-        features = policy.features([Tree((0, 0), ((0, 0), (0,)))])
-        cast(Any, features).backward(torch.ones_like(features))
+    """What this process holds with everything loaded that a step needs: libraries load parts of themselves late, and
+    the tables of a run's records are written by one that is large. On a CPU, products of 16 bits are compiled for each
+    number of tokens and kept, up to a limit (see `groupwise/__init__.py`) that some lengths reach."""
+    with TemporaryDirectory() as folder:
+        write_table(Path(folder) / "warm", {"text": "text", "numbers": "numbers"}, {"text": [""], "numbers": [[0.0]]})
+    compiles = policy.device.type == "cpu" and policy.dtype.itemsize < 4
+    for length in range(2, 2 + (_LENGTHS if compiles else 1)):
+        with policy.training():
+            features = policy.features([Tree((0, 0), ((0,) * length, (0,)))])
+            cast(Any, features).backward(torch.ones_like(features))
     _forget_gradients(policy)
+    give_freed_memory_back()
     return resident() if policy.device.type == "cpu" else 0
 
 
-def sampling_bytes(policy: Policy, shape: Shape, *, rows: int, prompts: int) -> dict[str, int]:
-    """While sampling so many rows of so many prompts at once: keys and values of every row, the matrices that are made
-    for it, and the logits of a token."""
-    config = cast("Mapping[str, Any]", policy.model.config.get_text_config().to_dict())
-    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
-    layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 1)
-    width = int(config.get("hidden_size") or config.get("n_embd") or 1)
-    dim, kv_heads = int(config.get("head_dim") or width // heads), int(config.get("num_key_value_heads") or heads)
-    per_token = 2 * layers * kv_heads * dim * policy.model.dtype.itemsize
-    tokens = prompts * shape.prompt + int(rows * shape.completion * _ROOM)
-    weights = _bytes(policy.model.parameters())
+def _sampling(policy: Policy, decoder: Decoder, batch: Batch) -> dict[str, int]:
+    """Its copy of the weights; keys and values of full completions; what reading all prompts takes beyond these, which
+    are not there yet; the logits of a token."""
+    prompt = Shape(batch.prompt, 1, 1, 1).trees(known_tokens(policy))[0].trunk
+
+    def read() -> None:
+        with torch.inference_mode():
+            decoder.admit([prompt], [-(-batch.rows // batch.prompts)])
+
+    try:
+        held = decoder.holds(batch)
+        read()  # what is made once is not counted
+        decoder.keep([])
+        reading = batch.prompts * peak_of(read, policy.device).used
+    finally:
+        decoder.rest()
     return {
-        "keys and values": per_token * tokens,
-        "decoder": weights if weights < _SMALL_ENOUGH_TO_FUSE else 0,
-        "logits of a token": 3 * rows * policy.vocabulary * 4,
+        "decoder": held.weights,
+        "keys and values": held.keys_and_values,
+        "reading prompts": max(reading - held.keys_and_values, 0),
+        "logits of a token": 3 * batch.rows * policy.vocabulary * 4,
     }
 
 
-def _activations(policy: Policy, shape: Shape) -> int:
+def _activations(policy: Policy, shape: Shape) -> Peak:
     """Of a forward and a backward pass without the head, one group of the micro-batch, or, where it is but one, a
     part of its completions and the line through two such parts. The most is held where the backward pass begins, before
     there is a gradient of a weight."""
 
-    def cost(groups: int, branches: int) -> int:
-        trees = Shape(shape.prompt, shape.completion, groups, branches).trees(known_tokens(policy))
+    def cost(groups: int, branches: int) -> Peak:
+        part = Shape(shape.prompt, shape.completion, groups, branches)
+        trees = part.trees(known_tokens(policy))
 
         def there_and_back() -> None:
             with policy.training():
@@ -161,21 +189,21 @@ def _activations(policy: Policy, shape: Shape) -> int:
                 cast(Any, features).backward(torch.ones_like(features))
 
         try:
-            return _peak_of(there_and_back, policy)
+            return peak_of(there_and_back, policy.device, part.tokens / shape.tokens)
         finally:
             _forget_gradients(policy)
 
     cost(1, 1)  # what is made once is not counted
     if shape.groups > 1:
-        whole = shape.groups * cost(1, max(shape.branches // shape.groups, 1))
-    else:
-        few, some = max(shape.branches // 4, 1), max(shape.branches // 2, 2)
-        first, second = cost(1, few), cost(1, some)
-        whole = second + (second - first) // max(some - few, 1) * (shape.branches - some)
-    return whole
+        one = cost(1, max(shape.branches // shape.groups, 1))
+        return Peak(shape.groups * one.used, shape.groups * one.gaps)
+    few, some = max(shape.branches // 4, 1), max(shape.branches // 2, 2)
+    pairs = zip(cost(1, few), cost(1, some), strict=True)
+    rest = (shape.branches - some) / max(some - few, 1)
+    return Peak(*(int(second + (second - first) * rest) for first, second in pairs))
 
 
-def _logits(policy: Policy, recipe: Recipe, shape: Shape) -> int:
+def _logits(policy: Policy, recipe: Recipe, shape: Shape) -> Peak:
     """Of a chunk of tokens, forward and backward."""
     count = min(recipe.learner.logprob_chunk, shape.branches * shape.completion)
     with torch.no_grad():
@@ -191,31 +219,9 @@ def _logits(policy: Policy, recipe: Recipe, shape: Shape) -> int:
         cast(Any, scored[0].sum()).backward()
 
     try:
-        return _peak_of(there_and_back, policy)
+        return peak_of(there_and_back, policy.device)
     finally:
         _forget_gradients(policy)
-
-
-def _peak_of(work: Callable[[], None], policy: Policy) -> int:
-    """The most bytes of tensors that the work holds at once beyond what was there before."""
-    if policy.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(policy.device)
-        before = torch.cuda.memory_allocated(policy.device)
-        work()
-        return torch.cuda.max_memory_allocated(policy.device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
-        work()
-    inner: Any = profiled.profiler
-    events = [event for event in inner.kineto_results.events() if event.name() == "[memory]"]
-    held = most = 0
-    for event in sorted(events, key=_start):
-        held += int(event.nbytes())
-        most = max(most, held)
-    return most
-
-
-def _start(event: Any) -> int:
-    return int(event.start_ns())
 
 
 def _available(policy: Policy, held: int) -> int:

@@ -24,7 +24,7 @@ from groupwise.learner.learner import Learner
 from groupwise.models.scarce import is_out_of_memory
 from groupwise.runs.files import cannot_write
 from groupwise.training.build import Parts, sampling_of
-from groupwise.training.plan import Shape, known_tokens, sampling_bytes, worst_micro_batch
+from groupwise.training.plan import Shape, known_tokens, worst_micro_batch
 from groupwise.types import Completion, Group, Problem, Rollout
 
 _TOKENS = 2
@@ -117,9 +117,9 @@ async def _sample(parts: Parts, engine: EmbeddedEngine, worst: WorstCase) -> Non
 def _has_room(parts: Parts, engine: EmbeddedEngine, worst: WorstCase) -> bool:
     """For the keys and values of full completions; an error if there is none for a single one."""
     rows = min(engine.limit.rows, worst.rows)
-    size = sampling_bytes(parts.policy, worst.shape, rows=rows, prompts=-(-rows // worst.completions))
+    size = engine.keys_and_values(worst.shape.batch(rows, -(-rows // worst.completions)))
     try:
-        torch.zeros(size["keys and values"], dtype=torch.uint8, device=parts.policy.device).fill_(1)
+        torch.zeros(size, dtype=torch.uint8, device=parts.policy.device).fill_(1)
     except Exception as error:
         if not is_out_of_memory(error) or engine.limit.rows == 1:
             raise
