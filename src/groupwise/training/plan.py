@@ -25,9 +25,9 @@ from groupwise.config import Recipe
 from groupwise.engines.choice import choose_decoder
 from groupwise.engines.decoders import Decoder
 from groupwise.engines.holding import Batch
-from groupwise.maths.logprobs import chunked_logprobs
 from groupwise.models.allocator import give_freed_memory_back
 from groupwise.models.policy import Policy
+from groupwise.models.tiles import scored
 from groupwise.models.trees import Tree
 from groupwise.runs.parquet import write_table
 from groupwise.training.build import Parts
@@ -213,10 +213,10 @@ def _logits(policy: Policy, recipe: Recipe, shape: Shape) -> Peak:
 
     def there_and_back() -> None:
         features = torch.zeros(count, width, dtype=dtype, device=policy.device, requires_grad=True)
-        scored = chunked_logprobs(
+        logprobs_T, _ = scored(
             features, targets, policy.head, temperature=1.0, chunk=recipe.learner.logprob_chunk, with_entropy=True
         )
-        cast(Any, scored[0].sum()).backward()
+        cast(Any, logprobs_T.sum()).backward()
 
     try:
         return peak_of(there_and_back, policy.device)
