@@ -3,7 +3,8 @@
     python bench/breakdown.py W1 MODEL_FOLDER OUT.json
 
 The profiler slows down everything but the large operations themselves, so what is "other" is taken from the step that
-it did not watch: the clock's seconds less those of matrix multiplication and attention.
+it did not watch: the clock's seconds less those of the large operations. It does not see into a decoding step that is
+one call of compiled code: there the clock is asked again, call by call.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import asyncio
 import json
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from groupwise.engines.embedded import EmbeddedEngine
+from groupwise.engines.native import NativeDecoder
+from groupwise.engines.rows import Rows
 from groupwise.rewards import TrainerState
 from groupwise.training.loop import learner_of, rollouts_of
 from groupwise.training.step import with_advantages
@@ -29,11 +34,46 @@ GEMM = ("aten::mm", "aten::addmm", "aten::_addmm_activation", "mkldnn::_linear_p
 ATTENTION = ("aten::bmm", "aten::baddbmm", "scaled_dot_product", "flash_attention", "_Attention")
 
 
+PASSES = ("_RmsNorm", "_Gated", "_Rotated")
+CALLS = {
+    "reading prompts": (NativeDecoder, "admit"),
+    "compiled step": (NativeDecoder, "step"),
+    "drawing": (Rows, "draw"),
+}
+
+
 def kind(operation: str) -> str:
-    """GEMM, attention (its multiplications, and what torch does in one piece) or other."""
+    """GEMM, attention (its multiplications, and what torch does in one piece), passes over activations, or other."""
     if operation.startswith(GEMM):
         return "GEMM"
-    return "attention" if any(part in operation for part in ATTENTION) else "other"
+    if any(part in operation for part in ATTENTION):
+        return "attention"
+    return "norms, gates, rotation" if operation.startswith(PASSES) else "other"
+
+
+@contextmanager
+def timed(calls: dict[str, tuple[type, str]]) -> Generator[dict[str, float]]:
+    """Inside, the seconds of these methods add up."""
+    seconds: dict[str, float] = {}
+    before = {name: vars(owner)[method] for name, (owner, method) in calls.items()}
+
+    def clocked(name):
+        def call(*args, **settings):
+            start = time.perf_counter()
+            try:
+                return before[name](*args, **settings)
+            finally:
+                seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+        return call
+
+    for name, (owner, method) in calls.items():
+        setattr(owner, method, clocked(name))
+    try:
+        yield seconds
+    finally:
+        for name, (owner, method) in calls.items():
+            setattr(owner, method, before[name])
 
 
 def watched(work) -> dict[str, float]:
@@ -85,8 +125,10 @@ def main():
             work()  # to warm up
         result = {}
         for name, work in halves.items():
-            clock, shares = by_clock(work), watched(work)
-            large = {part: shares.get(part, 0.0) for part in ("GEMM", "attention")}
+            with timed(CALLS) as called:
+                clock = by_clock(work)
+            parts = called if "compiled step" in called else watched(work)
+            large = {part: seconds for part, seconds in parts.items() if part != "other"}
             result[name] = {**large, "other": max(clock - sum(large.values()), 0.0), "clock": clock}
     result["threads"] = torch.get_num_threads()
     arguments.out.write_text(json.dumps(result))

@@ -172,9 +172,11 @@ def where(entries: dict[str, dict]) -> str:
         parts = entries["W1"][f"{dtype}_breakdown"]
         whole = sum(parts[half]["clock"] for half in ("decode", "learn"))
         for half in ("decode", "learn"):
-            for part in ("GEMM", "attention", "other"):
-                value = parts[half][part]
-                rows.append((dtype, f"{half} {part}", f"{value:.2f}", f"{value / whole:.0%}"))
+            rows += [
+                (dtype, f"{half}: {part}", f"{value:.2f}", f"{value / whole:.0%}")
+                for part, value in parts[half].items()
+                if part != "clock"
+            ]
     return table(("precision", "what", "s", "of the step"), rows)
 
 
