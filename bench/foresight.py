@@ -1,6 +1,6 @@
 """What `groupwise check` says of memory and time beside what the run then takes, on the bench's workloads.
 
-    python bench/foresight.py W0 W1 W1:bf16       # half a minute each, W4 two, with the machine to itself
+    python bench/foresight.py W0 W1 W1:bf16       # half a minute each, W4 two, W3 five, with the machine to itself
 
 Each is two processes: one does what `check` does (plan, calibration step), one trains, and is asked what it held.
 """
@@ -19,7 +19,7 @@ from statistics import fmean
 HERE = Path(__file__).parent
 STEPS = 5
 """The first is warm-up."""
-PUBLISHED = ("W0", "W1", "W1:bf16", "W2", "W4", "W5")
+PUBLISHED = ("W0", "W1", "W1:bf16", "W2", "W3", "W4", "W5")
 """Workloads, in fp32 unless it is said."""
 
 
