@@ -31,12 +31,6 @@ class TabularPolicy:
     def training(self):
         yield
 
-    def features(self, trees):
-        return self.table[drawn(trees)]
-
-    def head(self, features):
-        return features
-
     def logprobs(self, trees, *, temperature=1.0, chunk=1024, with_entropy=False, entropy_gradient=False):
         tokens = drawn(trees)
         entropies = entropies_of(self.table, tokens, temperature) if with_entropy else None

@@ -98,7 +98,8 @@ class LearnerSection(Section):
     token_budget: int = Field(default=2048, ge=1)
     """Tokens in one micro-batch. Changes memory and speed, never the gradient."""
     logprob_chunk: int = Field(default=1024, ge=1)
-    """Tokens whose logits exist at the same time; fewer where the vocabulary is so large that they are over 256 MB."""
+    """Tokens whose logits exist at the same time; fewer where the vocabulary is so large that they are over 256 MB. In
+    fp32 on a CPU with a C compiler a large vocabulary goes in tiles of 4 MB instead, whatever is set here."""
 
 
 Decay: TypeAlias = Annotated[float, Field(ge=0, lt=1)]

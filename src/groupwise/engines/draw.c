@@ -6,20 +6,13 @@
 
 #define BLOCK 512
 
-static inline vec some(const float *logits, int64_t count) {
-    vec x = splat(-INFINITY);
-    if (count >= LANES) return load(logits);
-    memcpy(&x, logits, 4 * count);
-    return x;
-}
-
 /* exp(x / temperature - top) of up to a block of logits, 0 where that is too small to be a number, and its sum. */
 static float shares_of(const float *logits, int64_t count, float temperature, float top, float *shares) {
     vec sums = splat(0);
     for (int64_t i = 0; i < count; i += LANES) {
         vec x = some(logits + i, count - i);
         x = x / temperature - top;
-        vec share = (vec)((ivec)exp_of(x) & ~(x < -87.0f));
+        vec share = share_of(x);
         store(shares + i, share);
         sums += share;
     }

@@ -14,16 +14,7 @@ typedef struct {
 } Seen;
 
 /* The last vector of a row may stand out of it. */
-static inline vec some(const float *p, int64_t count) {
-    vec x = splat(-INFINITY);
-    if (count >= LANES) return load(p);
-    memcpy(&x, p, 4 * count);
-    return x;
-}
 static inline void put(float *p, vec v, int64_t count) { memcpy(p, &v, 4 * least(count, LANES)); }
-
-/* exp(x), and 0 where that is too small to be a number: exp_of() ends at -87. NaN stays. */
-static inline vec share_of(vec x) { return (vec)((ivec)exp_of(x) & ~(x < -87.0f)); }
 
 static float largest(const float *row, int64_t columns, float scale) {
     vec top = splat(-INFINITY);

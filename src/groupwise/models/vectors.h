@@ -50,3 +50,14 @@ static inline vec exp_of(vec x) {
     ivec power = (__builtin_convertvector(n, ivec) + 127) << 23;
     return p * (vec)power;
 }
+
+/* exp(x), and 0 where that is too small to be a number: exp_of() ends at -87. NaN stays. */
+static inline vec share_of(vec x) { return (vec)((ivec)exp_of(x) & ~(x < -87.0f)); }
+
+/* The next of so many logits; what is missing of a vector can never be drawn. */
+static inline vec some(const float *logits, int64_t count) {
+    vec x = splat(-INFINITY);
+    if (count >= LANES) return load(logits);
+    memcpy(&x, logits, 4 * count);
+    return x;
+}
