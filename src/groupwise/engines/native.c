@@ -45,7 +45,7 @@ static void matrix(int64_t rows, const float *x, int64_t x_stride, const float *
 #pragma omp for schedule(static)
     for (int64_t p = 0; p < padded(n) / PANEL; p++)
         product(rows, x, x_stride, weights + p * k * PANEL, k, c + p * PANEL, c_stride, bias ? bias + p * PANEL : 0,
-                onto);
+                onto, weights + (p + 1) * k * PANEL);
 }
 
 /* gate and up side by side, and silu(gate) * up. */
@@ -54,10 +54,10 @@ static void gated(int64_t rows, const float *x, int64_t x_stride, const Layer *l
 #pragma omp for schedule(static)
     for (int64_t p = 0; p < padded(n) / PANEL; p++) {
         float *gate = c + p * PANEL, *up = scratch + p * PANEL;
-        product(rows, x, x_stride, layer->gate + p * k * PANEL, k, gate, stride,
-                layer->gate_bias ? layer->gate_bias + p * PANEL : 0, 0);
-        product(rows, x, x_stride, layer->up + p * k * PANEL, k, up, stride,
-                layer->up_bias ? layer->up_bias + p * PANEL : 0, 0);
+        const float *gates = layer->gate + p * k * PANEL, *ups = layer->up + p * k * PANEL;
+        product(rows, x, x_stride, gates, k, gate, stride, layer->gate_bias ? layer->gate_bias + p * PANEL : 0, 0, ups);
+        product(rows, x, x_stride, ups, k, up, stride, layer->up_bias ? layer->up_bias + p * PANEL : 0, 0,
+                gates + k * PANEL);
         for (int64_t i = 0; i < rows; i++)
             for (int j = 0; j < PANEL; j += LANES) {
                 vec g = load(gate + i * stride + j);
@@ -87,43 +87,51 @@ static void rotate(float *x, const float *cos, const float *sin, int64_t dim, fl
 }
 
 typedef struct {
-    int64_t key_size, value_size, layer_size; /* floats of a page: of a head's keys, of its values, of a layer */
-} Page;
+    int64_t keys, values; /* where in a page those of one layer's head begin */
+} Place;
 
-static Page page_of(const Model *m) {
-    Page page = {m->head_dim * PANEL, padded(m->head_dim) * PANEL, 0};
-    page.layer_size = m->kv_heads * (page.key_size + page.value_size);
-    return page;
+static int64_t key_floats(const Model *m) { return m->head_dim * PANEL; }
+static int64_t value_floats(const Model *m) { return padded(m->head_dim) * PANEL; }
+
+static Place place_of(const Model *m, int64_t layer, int64_t head) {
+    int64_t first = layer * m->kv_heads * (key_floats(m) + value_floats(m));
+    return (Place){first + head * key_floats(m), first + m->kv_heads * key_floats(m) + head * value_floats(m)};
 }
 
-/* Put the newest key and value of a row into its page. */
-static void write_new(const Model *m, Page page, float *in_page, int64_t at, const float *key, const float *value) {
-    int64_t dim = m->head_dim;
-    for (int64_t h = 0; h < m->kv_heads; h++, key += dim, value += dim) {
-        float *keys = in_page + h * page.key_size + at;
-        float *values = in_page + m->kv_heads * page.key_size + h * page.value_size + at * PANEL;
-        for (int64_t i = 0; i < dim; i++) keys[i * PANEL] = key[i];
-        for (int64_t i = 0; i < dim; i++) values[i / PANEL * PANEL * PANEL + i % PANEL] = value[i];
-    }
+/* Put a token's key and value into its page. */
+static void write_new(const Model *m, Place place, float *page, int64_t at, const float *key, const float *value) {
+    float *keys = page + place.keys + at, *values = page + place.values + at * PANEL;
+    for (int64_t i = 0; i < m->head_dim; i++) keys[i * PANEL] = key[i];
+    for (int64_t i = 0; i < m->head_dim; i++) values[i / PANEL * PANEL * PANEL + i % PANEL] = value[i];
 }
 
-/* scores[rows][tokens] of a run of tokens in pages, rows `stride` apart. */
-static void score(const Model *m, Page page, int64_t layer, int64_t head, float *const *pages, int64_t tokens,
-                  int64_t rows, const float *queries, int64_t q_stride, float *scores, int64_t stride) {
-    for (int64_t t = 0; t < tokens; t += PANEL)
-        product(rows, queries, q_stride, pages[t / PANEL] + layer * page.layer_size + head * page.key_size, m->head_dim,
-                scores + t, stride, 0, 0);
+/* scores[rows][tokens] of a run of tokens in pages, rows `stride` apart. Their values come next. */
+static void score(const Model *m, Place place, float *const *pages, int64_t tokens, int64_t rows, const float *queries,
+                  int64_t q_stride, float *scores, int64_t stride) {
+    for (int64_t t = 0; t < tokens; t += PANEL, pages++)
+        product(rows, queries, q_stride, *pages + place.keys, m->head_dim, scores + t, stride, 0, 0,
+                t + PANEL < tokens ? pages[1] + place.keys : pages[-t / PANEL] + place.values);
 }
 
 /* out += weights[rows][tokens] @ values. */
-static void gather(const Model *m, Page page, int64_t layer, int64_t head, float *const *pages, int64_t tokens,
-                   int64_t rows, const float *weights, int64_t stride, float *out, int64_t out_stride) {
-    for (int64_t t = 0; t < tokens; t += PANEL) {
-        const float *values = pages[t / PANEL] + layer * page.layer_size + m->kv_heads * page.key_size
-                              + head * page.value_size;
-        for (int64_t d = 0; d < padded(m->head_dim); d += PANEL)
-            product(rows, weights + t, stride, values + d * PANEL, least(PANEL, tokens - t), out + d, out_stride, 0, 1);
+static void gather(const Model *m, Place place, float *const *pages, int64_t tokens, int64_t rows, const float *weights,
+                   int64_t stride, float *out, int64_t out_stride) {
+    for (int64_t t = 0; t < tokens; t += PANEL, pages++) {
+        const float *values = *pages + place.values, *later = t + PANEL < tokens ? pages[1] + place.values : values;
+        for (int64_t d = 0; d < padded(m->head_dim); d += PANEL, values += PANEL * PANEL)
+            product(rows, weights + t, stride, values, least(PANEL, tokens - t), out + d, out_stride, 0, 1,
+                    d + PANEL < m->head_dim ? values + PANEL * PANEL : later);
     }
+}
+
+/* What score() computes, of one token that is in no page yet. */
+static float dot(const float *a, const float *b, int64_t n) {
+    vec sums = splat(0);
+    float rest = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) sums += load(a + i) * load(b + i);
+    for (; i < n; i++) rest += a[i] * b[i];
+    return rest + sum_of(sums);
 }
 
 /* exp(scores - their maximum) where a token is seen, 0 elsewhere; returns the sum. Tokens are [trunk | branch]. */
@@ -152,32 +160,40 @@ static float weigh(float *scores, int64_t trunk, int64_t branch_at, int64_t bran
     return total;
 }
 
-/* Attention of some rows of one slot through one key head. `queries` and `out` are [rows][heads * head_dim]. */
-static void attend(const Model *m, Page page, const Step *s, int64_t layer, int64_t slot, int64_t head, int64_t row,
-                   int64_t rows, const float *queries, int64_t q_stride, float *out, int64_t out_stride, float *work,
+/* Attention of some rows of one slot through one key head. `inward` is [rows][heads + 2 * kv_heads][head_dim]:
+ * queries, and the newest keys and values. Those go into their pages on the way, after the pages have been read: so far
+ * apart, their places would be waited for one by one. */
+static void attend(const Model *m, const Step *s, int64_t layer, int64_t slot, int64_t head, int64_t row, int64_t rows,
+                   const float *inward, int64_t stride, float *out, int64_t out_stride, float *work,
                    int64_t tokens) {
     int64_t dim = m->head_dim, repeats = m->heads / m->kv_heads, wide = padded(dim), window = m->layer[layer].window;
     int64_t trunk = s->trunk_lengths[slot], branch_at = padded(trunk);
     float *q = work, *sums = q + CHUNK * repeats * dim, *scores = sums + CHUNK * repeats * wide;
+    Place place = place_of(m, layer, head);
+    inward += row * stride;
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t g = 0; g < repeats; g++)
-            memcpy(q + (r * repeats + g) * dim, queries + (row + r) * q_stride + (head * repeats + g) * dim, 4 * dim);
+        memcpy(q + r * repeats * dim, inward + r * stride + head * repeats * dim, 4 * repeats * dim);
     memset(sums, 0, 4 * rows * repeats * wide);
     float *const *trunk_pages = s->trunk_pages + slot * s->trunk_stride;
-    score(m, page, layer, head, trunk_pages, trunk, rows * repeats, q, dim, scores, tokens);
+    score(m, place, trunk_pages, trunk, rows * repeats, q, dim, scores, tokens);
     for (int64_t r = 0; r < rows; r++) {
         float *const *pages = s->branch_pages + (row + r) * s->branch_stride;
-        int64_t branch = s->branch_lengths[row + r] + 1, hidden = window ? most(trunk + branch - window, 0) : 0;
+        int64_t newest = s->branch_lengths[row + r], branch = newest + 1;
+        int64_t hidden = window ? most(trunk + branch - window, 0) : 0;
+        const float *key = inward + r * stride + (m->heads + head) * dim, *value = key + m->kv_heads * dim;
         float *own = scores + r * repeats * tokens;
-        score(m, page, layer, head, pages, branch, repeats, q + r * repeats * dim, dim, own + branch_at, tokens);
+        score(m, place, pages, newest, repeats, q + r * repeats * dim, dim, own + branch_at, tokens);
+        write_new(m, place, pages[newest / PANEL], newest % PANEL, key, value);
         for (int64_t g = 0; g < repeats; g++) {
-            float factor = 1.0f / weigh(own + g * tokens, trunk, branch_at, branch, hidden);
-            for (int64_t i = 0; i < trunk; i++) own[g * tokens + i] *= factor;
-            for (int64_t i = branch_at; i < branch_at + branch; i++) own[g * tokens + i] *= factor;
+            float *mine = own + g * tokens;
+            mine[branch_at + newest] = dot(q + (r * repeats + g) * dim, key, dim);
+            float factor = 1.0f / weigh(mine, trunk, branch_at, branch, hidden);
+            for (int64_t i = 0; i < trunk; i++) mine[i] *= factor;
+            for (int64_t i = branch_at; i < branch_at + branch; i++) mine[i] *= factor;
         }
-        gather(m, page, layer, head, pages, branch, repeats, own + branch_at, tokens, sums + r * repeats * wide, wide);
+        gather(m, place, pages, branch, repeats, own + branch_at, tokens, sums + r * repeats * wide, wide);
     }
-    gather(m, page, layer, head, trunk_pages, trunk, rows * repeats, scores, tokens, sums, wide);
+    gather(m, place, trunk_pages, trunk, rows * repeats, scores, tokens, sums, wide);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t g = 0; g < repeats; g++)
             memcpy(out + (row + r) * out_stride + (head * repeats + g) * dim, sums + (r * repeats + g) * wide, 4 * dim);
@@ -203,7 +219,6 @@ void step(const Model *m, const Step *s, int64_t tokens) {
     int64_t i_at = padded(m->inner), dim = m->head_dim;
     float *x = s->work, *h = x + rows * x_at, *qkv = h + rows * x_at, *seen = qkv + rows * q_at;
     float *inner = seen + rows * o_at, *up = inner + rows * i_at, *attention = up + rows * i_at;
-    Page page = page_of(m);
 #pragma omp parallel num_threads(m->threads)
     {
 #ifdef _OPENMP
@@ -221,24 +236,22 @@ void step(const Model *m, const Step *s, int64_t tokens) {
             matrix(rows, h, x_at, layer->inward, m->dim, projected(m), qkv, q_at, layer->inward_bias, 0);
 #pragma omp for schedule(static)
             for (int64_t r = 0; r < rows; r++) {
-                int64_t place = s->branch_lengths[r], at = s->trunk_lengths[s->slot_of[r]] + place;
+                int64_t at = s->trunk_lengths[s->slot_of[r]] + s->branch_lengths[r];
                 const float *cos = m->cos + least(at, s->last_position) * dim;
                 const float *sin = m->sin + least(at, s->last_position) * dim;
-                float *head = qkv + r * q_at, *keys = head + m->heads * dim;
+                float *head = qkv + r * q_at;
                 for (int64_t i = 0; i < m->heads + m->kv_heads; i++, head += dim) {
                     const float *norm = i < m->heads ? layer->query_norm : layer->key_norm;
                     if (norm) normed(head, norm, m->eps, dim, head);
                     rotate(head, cos, sin, dim, i < m->heads ? m->scale : 1.0f);
                 }
-                float *in_page = s->branch_pages[r * s->branch_stride + place / PANEL] + l * page.layer_size;
-                write_new(m, page, in_page, place % PANEL, keys, keys + m->kv_heads * dim);
             }
 #pragma omp for schedule(dynamic) collapse(2)
             for (int64_t slot = 0; slot < s->slots; slot++)
                 for (int64_t head = 0; head < m->kv_heads; head++)
                     for (int64_t r = s->first_row[slot]; r < s->first_row[slot + 1]; r += CHUNK)
-                        attend(m, page, s, l, slot, head, r, least(CHUNK, s->first_row[slot + 1] - r), qkv, q_at, seen,
-                               o_at, own, tokens);
+                        attend(m, s, l, slot, head, r, least(CHUNK, s->first_row[slot + 1] - r), qkv, q_at, seen, o_at,
+                               own, tokens);
             matrix(rows, seen, o_at, layer->outward, m->heads * dim, m->dim, x, x_at, layer->outward_bias, 1);
 #pragma omp for schedule(static)
             for (int64_t r = 0; r < rows; r++) normed(x + r * x_at, layer->mlp_norm, m->eps, m->dim, h + r * x_at);

@@ -75,20 +75,20 @@ static void put(const Row *row, const float *rows, int64_t head, int64_t token, 
 /* Queries of a block against keys of some panels: [rows][APART], as far as there are keys. */
 static void against(int64_t rows, const float *q, int64_t full, int64_t dim, const float *panels, int64_t keys,
                     float *out) {
-    for (int64_t k = 0; k < keys; k += PANEL)
-        product(rows, q, full, panels + k / PANEL * PANEL * full, dim, out + k, APART, 0, 0);
+    for (int64_t k = 0; k < keys; k += PANEL, panels += PANEL * full)
+        product(rows, q, full, panels, dim, out + k, APART, 0, 0, panels + PANEL * full);
 }
 
 /* out[rows][wide] += weights[rows][keys] @ x[keys][wide]. */
 static void weighed(int64_t rows, const float *weights, const float *x, int64_t keys, int64_t full, float *out) {
     for (int64_t d = 0; d < full; d += PANEL)
-        strided_product(rows, weights, APART, 1, x + d, full, keys, out + d, full, 0, 1);
+        strided_product(rows, weights, APART, 1, x + d, full, keys, out + d, full, 0, 1, x + d + PANEL);
 }
 
 /* out[keys][wide] += weights[rows][keys], turned, @ x[rows][wide]. */
 static void spread(int64_t rows, const float *weights, const float *x, int64_t keys, int64_t full, float *out) {
     for (int64_t d = 0; d < full; d += PANEL)
-        strided_product(keys, weights, 1, APART, x + d, full, rows, out + d, full, 0, 1);
+        strided_product(keys, weights, 1, APART, x + d, full, rows, out + d, full, 0, 1, x + d + PANEL);
 }
 
 /* How many of the keys from `first` on a row of a block sees. */
