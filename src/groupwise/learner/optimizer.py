@@ -22,6 +22,7 @@ from groupwise.config.sections import OptimizerSection
 from groupwise.errors import LearnerError, RecipeError
 from groupwise.learner.finite import Blame, NonFiniteError
 from groupwise.learner.world import ALONE, World
+from groupwise.models.tables import adding_up
 
 _LOWEST_SCALE = 1.0
 _SCALE_GROWS_AFTER = 200
@@ -88,7 +89,8 @@ class PolicyOptimizer:
 
     def backward(self, loss: Tensor) -> None:
         """Add this micro-batch's gradient."""
-        (loss * self._scale).backward()  # pyright: ignore[reportUnknownMemberType]
+        with adding_up():
+            (loss * self._scale).backward()  # pyright: ignore[reportUnknownMemberType]
         for parameter, master in zip(self._parameters, self._masters, strict=True):
             if parameter is master or parameter.grad is None:
                 continue

@@ -4,7 +4,7 @@ Written out in single operations, they keep every intermediate tensor for the ba
 beside its matrix products, half of a small model's time. Here each is one function that keeps its inputs and works in
 place, in compiled code where there is some (`groupwise.models.parts`). Nothing goes by the name of an architecture: a
 part is replaced if it looks like one of these and is *proven* to give the same output and gradients. And only while the
-policy is at work; between calls the model is untouched.
+policy is at work; between calls the model is untouched. Embeddings are among them for their gradient (`tables`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from groupwise.models import parts
 from groupwise.models.rotary import Rotary
+from groupwise.models.tables import rows_of
 
 CLOSE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.05}
 """Difference that is only rounding, relative to the largest number."""
@@ -37,7 +38,11 @@ class Fused:
         self._forwards: list[tuple[dict[str, Any], Forward]] = []
         proven: dict[object, int | None] = {}
         for module in model.modules():
-            candidates = [] if "forward" in vars(module) else list(_candidates(module))
+            if "forward" in vars(module):
+                continue
+            if (rows := rows_of(module)) is not None:
+                self._forwards.append((vars(module), rows))
+            candidates = list(_candidates(module))
             kind = (type(module), *(type(child) for child in module.children()), *_shapes(module))
             if candidates and kind not in proven:
                 proven[kind] = next((i for i, fast in enumerate(candidates) if _is_the_same(module, fast)), None)

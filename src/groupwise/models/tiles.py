@@ -28,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from groupwise.maths.logprobs import chunked_logprobs
 from groupwise.models.compiled import library
 from groupwise.models.head import Head
+from groupwise.models.tables import gradient_of
 
 SOURCE = Path(__file__).with_name("tiles.c")
 TOKENS, COLUMNS = 2048, 512
@@ -169,11 +170,13 @@ class _TiledLogprobs(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return by_features, None, None, None, None
         pull_T = grad_T * ctx.scale
-        by_weight = torch.zeros_like(weight_VH)
-        for rows, columns, tile in tiles.all():
-            tiles.pull(rows, columns, tile, pull_T)
-            by_weight[columns].addmm_(tile.t(), tiles.features_TH[rows])
-        return by_features, by_weight, None, None, None
+
+        def add(table_VH: Tensor) -> None:
+            for rows, columns, tile in tiles.all():
+                tiles.pull(rows, columns, tile, pull_T)
+                table_VH[columns].addmm_(tile.t(), tiles.features_TH[rows])
+
+        return by_features, gradient_of(weight_VH, add), None, None, None
 
 
 def _at(tensor: Tensor) -> ctypes.c_void_p:

@@ -12,7 +12,8 @@ logits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from groupwise.engines.decoders import Decoder
 from groupwise.engines.holding import Batch
 from groupwise.models.allocator import give_freed_memory_back
 from groupwise.models.policy import Policy
+from groupwise.models.tables import adding_up
 from groupwise.models.tiles import scored
 from groupwise.models.trees import Tree
 from groupwise.runs.parquet import write_table
@@ -109,7 +111,8 @@ def memory_plan(parts: Parts) -> MemoryPlan:
         make = choose_decoder(policy)
         held = _held_once_warm(policy)  # before the profiler keeps what it has seen
         sampling = _sampling(policy, make(policy), shape.batch(rows, -(-rows // recipe.train.group_size)))
-        activations, logits = _activations(policy, shape), _logits(policy, recipe, shape)
+        with _gradients(policy):
+            activations, logits = _activations(policy, shape), _logits(policy, recipe, shape)
     activations = Peak(*(int(size * _filled(recipe, shape)) for size in activations))
     learning = {
         "activations": activations.used,
@@ -176,8 +179,7 @@ def _sampling(policy: Policy, decoder: Decoder, batch: Batch) -> dict[str, int]:
 
 def _activations(policy: Policy, shape: Shape) -> Peak:
     """Of a forward and a backward pass without the head, one group of the micro-batch, or, where it is but one, a
-    part of its completions and the line through two such parts. The most is held where the backward pass begins, before
-    there is a gradient of a weight."""
+    part of its completions and the line through two such parts."""
 
     def cost(groups: int, branches: int) -> Peak:
         part = Shape(shape.prompt, shape.completion, groups, branches)
@@ -186,12 +188,10 @@ def _activations(policy: Policy, shape: Shape) -> Peak:
         def there_and_back() -> None:
             with policy.training():
                 features = policy.features(trees)
-                cast(Any, features).backward(torch.ones_like(features))
+                with adding_up():
+                    cast(Any, features).backward(torch.ones_like(features))
 
-        try:
-            return peak_of(there_and_back, policy.device, part.tokens / shape.tokens)
-        finally:
-            _forget_gradients(policy)
+        return peak_of(there_and_back, policy.device, part.tokens / shape.tokens)
 
     cost(1, 1)  # what is made once is not counted
     if shape.groups > 1:
@@ -216,12 +216,10 @@ def _logits(policy: Policy, recipe: Recipe, shape: Shape) -> Peak:
         logprobs_T, _ = scored(
             features, targets, policy.head, temperature=1.0, chunk=recipe.learner.logprob_chunk, with_entropy=True
         )
-        cast(Any, logprobs_T.sum()).backward()
+        with adding_up():
+            cast(Any, logprobs_T.sum()).backward()
 
-    try:
-        return peak_of(there_and_back, policy.device)
-    finally:
-        _forget_gradients(policy)
+    return peak_of(there_and_back, policy.device)
 
 
 def _available(policy: Policy, held: int) -> int:
@@ -235,6 +233,17 @@ def known_tokens(policy: Policy) -> int:
     """Token ids that the model can read and predict."""
     embeddings: Any = policy.model.get_input_embeddings()
     return min(int(embeddings.num_embeddings), policy.vocabulary)
+
+
+@contextmanager
+def _gradients(policy: Policy) -> Generator[None]:
+    """Inside they are there, as from the second micro-batch on: only what is made beside them is counted then."""
+    for parameter in policy.trainable().values():
+        parameter.grad = torch.zeros_like(parameter)
+    try:
+        yield
+    finally:
+        _forget_gradients(policy)
 
 
 def _forget_gradients(policy: Policy) -> None:
