@@ -34,7 +34,7 @@ class Series:
 SERIES = (
     Series(
         "group",
-        "G, completions per prompt",
+        "G, with 2,048 tokens in all",
         "4 prompts of 1,000 tokens; the completion tokens of a step stay 2,048, so a group of twice the size has "
         "completions of half the length",
         (2, 4, 8, 16, 32, 64),
@@ -43,7 +43,7 @@ SERIES = (
     ),
     Series(
         "group_at_fixed_length",
-        "G, completions per prompt",
+        "G, with 32 tokens each",
         "4 prompts of 1,000 tokens, each completion has 32 tokens",
         (2, 4, 8, 16, 32, 64),
         lambda g: replace(BASE, group=g, prompt=(1000, 1000), cap=32),

@@ -56,7 +56,7 @@ def grown(entries: dict[str, dict], path: Path) -> None:
             axis.set_xscale("log", base=2)
             axis.set_yscale("log", base=2)
             axis.set_xticks([p["value"] for p in points], [f"{p['value']:,}" for p in points], rotation=45)
-            axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.3g}")
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
             axis.spines[["top", "right"]].set_visible(False)
             if column == 0:
                 axis.set_ylabel(label)

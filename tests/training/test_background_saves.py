@@ -4,9 +4,11 @@ import errno
 import os
 import threading
 
+import pytest
 from toy_runs import Listener, trainer_of
 
 from groupwise.runs import disk
+from groupwise.training.keeper import Keeper
 
 
 class Hearing(Listener):
@@ -42,3 +44,20 @@ def test_a_writer_that_fails_is_heard_of_within_a_step(tmp_path):
     assert "step_000004" in heard.alarm and "the last good one is that of step 2" in heard.alarm
     assert pointed == ["step_000002", "step_000006", "step_000008"]  # each was there before it was pointed to
     assert run.checkpoints.steps() == [6, 8] and run.checkpoints.pointed("latest") == 8
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_only_what_training_goes_on_to_change_is_copied(tmp_path, monkeypatch, background):
+    """The last checkpoint is waited for: a copy of weights and moments would be the most that a run holds."""
+    trainer = trainer_of(tmp_path, **{"train.steps": 3, "checkpoints.every": 1, "checkpoints.background": background})
+    lives = [parameter.data_ptr() for parameter in trainer.parts.policy.trainable().values()]
+    written, write = [], Keeper._write
+
+    def watched(self, step, contents, best):
+        tensors = [tensor for named in contents.tensors.values() for tensor in named.values()]
+        written.append(sum(tensor.data_ptr() in lives for tensor in tensors))
+        write(self, step, contents, best)
+
+    monkeypatch.setattr(Keeper, "_write", watched)
+    trainer.train()
+    assert written == ([0, 0, len(lives)] if background else [len(lives)] * 3)

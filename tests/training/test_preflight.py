@@ -163,15 +163,34 @@ def test_shorter_completions_fill_a_micro_batch_better(tmp_path, budget, expecte
 
 
 def test_learning_and_sampling_take_turns(tmp_path):
-    """What one of them needs the other has had. The decoder is the one that will be chosen, and says what it holds."""
-    parts = trainer_of(tmp_path, **{"train.prompts_per_step": 60, "sampling.max_new_tokens": 60}).parts
+    """What one of them needs the other has had, gradients among it. The decoder is the one that will be chosen, and
+    says what it holds."""
+    settings = {"train.prompts_per_step": 60, "sampling.max_new_tokens": 60, "checkpoints.every": 1}
+    parts = trainer_of(tmp_path, **settings).parts
     plan = memory_plan(parts)
     learning = sum(plan.parts[name] for name in ("activations", "logits", "gaps between them"))
-    names = ("decoder", "keys and values", "reading prompts", "logits of a token")
+    names = ("decoder", "keys and values", "reading prompts", "logits of a token", "checkpoint")
     sampling = sum(plan.parts[name] for name in names)
     held = choose_decoder(parts.policy)(parts.policy).holds(plan.shape.batch(240, 60))
     assert (plan.parts["decoder"], plan.parts["keys and values"]) == (held.weights, held.keys_and_values)
-    assert plan.peak == sum(plan.parts.values()) - min(learning, sampling)
+    assert plan.parts["checkpoint"] == 3 * plan.parts["gradients"]  # weights and moments
+    assert plan.peak == sum(plan.parts.values()) - min(learning + plan.parts["gradients"], sampling)
+
+
+@pytest.mark.parametrize(
+    ("settings", "copied"),
+    [
+        ({"checkpoints.every": 2, "train.steps": 3}, True),
+        ({"checkpoints.every": 3, "train.steps": 3}, False),
+        ({"checkpoints.every": 0, "train.steps": 3}, False),
+        ({"checkpoints.every": 2, "train.steps": 3, "checkpoints.background": False}, False),
+        ({"checkpoints.every": 0, "train.steps": 3, "evaluation.every": 1}, True),
+        ({"checkpoints.every": 0, "train.steps": 3, "evaluation.every": 1, "checkpoints.best": False}, False),
+    ],
+)
+def test_a_checkpoint_beside_the_training_is_a_copy(tmp_path, settings, copied):
+    parts = trainer_of(tmp_path, **settings).parts
+    assert plan_file._saves_beside(parts.recipe) == copied
 
 
 def test_a_plan_leaves_the_policy_as_it_was(tmp_path):

@@ -146,7 +146,7 @@ class Course:
         if improved or leaves or self._keeper.is_due(step):
             self._remember()
             with self._saving():
-                self._keeper.save(best=improved)
+                self._keeper.save(best=improved, waited_for=leaves)
 
     async def _turned_back(self, why: str) -> bool:
         """Take the run back to the last good checkpoint, to go on at a lower learning rate; says so, and False, if that

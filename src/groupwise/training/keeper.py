@@ -78,8 +78,8 @@ class Keeper:
         """Whether it is time to save."""
         return bool(self._section.every) and step % self._section.every == 0
 
-    def save(self, *, best: bool = False) -> None:
-        """Save the step that is remembered."""
+    def save(self, *, best: bool = False, waited_for: bool = False) -> None:
+        """Save the step that is remembered. What is waited for need not be copied first: nothing changes meanwhile."""
         assert self._remembered is not None
         start = time.perf_counter()
         if self._remembered.step == self._saved:
@@ -96,7 +96,7 @@ class Keeper:
             self._saved = remembered.step
             self._failed(error)
             return
-        contents = self._contents(remembered.state, copied=self._section.background)
+        contents = self._contents(remembered.state, copied=self._section.background and not waited_for)
         write = partial(self._write, remembered.step, contents, best)
         self._saved = remembered.step
         if self._section.background:
@@ -109,7 +109,7 @@ class Keeper:
     def save_and_wait(self) -> Path | None:
         """Save the step that is remembered; its folder once it is whole, None if it could not be written."""
         assert self._remembered is not None
-        self.save()
+        self.save(waited_for=True)
         if error := self._beside.finish_piece():
             self._failed(error)
         step = self._remembered.step
@@ -127,7 +127,7 @@ class Keeper:
         remembered = self._remembered
         if remembered is not None and remembered.step != self._saved and self.may_drop():
             if (name := not_finite(self._parts.policy)) is None:
-                self.save()
+                self.save(waited_for=True)
             else:
                 self._say(f"step {remembered.step} is not saved: {name} holds numbers that are not finite")
         start = time.perf_counter()

@@ -126,8 +126,18 @@ def memory_plan(parts: Parts) -> MemoryPlan:
         "optimizer": 2 * state * trained + 4 * rounded,
         "reference": _bytes(policy.trainable().values()) if has_reference else 0,
     }
-    peak = sum(always.values()) + max(sum(learning.values()), sum(sampling.values()))
+    # A checkpoint is copied when the gradients are gone, and written while the next step is sampled.
+    copied = policy.device.type == "cpu" and _saves_beside(recipe)
+    sampling |= {"checkpoint": _bytes(policy.trainable().values()) + always["optimizer"] if copied else 0}
+    peak = sum(always.values()) + max(sum(learning.values()), sum(sampling.values()) - always["gradients"])
     return MemoryPlan({**always, **learning, **sampling}, peak, _available(policy, held), shape)
+
+
+def _saves_beside(recipe: Recipe) -> bool:
+    """Whether a checkpoint is written while training goes on; the last one is waited for."""
+    section = recipe.checkpoints
+    often = [section.every, recipe.evaluation.every if section.best else 0]
+    return section.background and any(0 < every < recipe.train.steps for every in often)
 
 
 def _filled(recipe: Recipe, shape: Shape) -> float:
