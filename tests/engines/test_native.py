@@ -1,6 +1,8 @@
 """The decoder in compiled code: the model's own numbers, whatever the sizes, from pages that are used again."""
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -282,3 +284,40 @@ def test_a_compiler_with_options(cache_folder, monkeypatch):
     name = next(name for name in ("cc", "gcc", "clang") if compiled.shutil.which(name))
     monkeypatch.setenv("CC", f"{name} -DNOTHING=1")
     assert compiled.library(SOURCE) is not None
+
+
+def test_every_header_makes_another_library():
+    """Or a library would be used on, compiled from an older text."""
+    room = Path(compiled.__file__).parents[1]
+    for source in (*room.rglob("*.c"), *room.rglob("*.h")):
+        for name in re.findall(r'#include "(.+)"', source.read_text()):
+            assert (source.parent / name).resolve() in compiled.HEADERS, f"{name} in {source.name}"
+
+
+@pytest.mark.parametrize("part", ["mlp", "heads"])
+def test_layers_of_different_size_are_left_to_others(part):
+    """As of a model that was cut down: native.c would read past the end of the smaller one."""
+    model = model_of("llama")
+    attention, mlp = model.model.layers[1].self_attn, model.model.layers[1].mlp
+    with torch.no_grad():
+        if part == "mlp":
+            for projection in (mlp.gate_proj, mlp.up_proj):
+                projection.weight = torch.nn.Parameter(projection.weight[:5].clone())
+            mlp.down_proj.weight = torch.nn.Parameter(mlp.down_proj.weight[:, :5].clone())
+        else:
+            for projection in (attention.k_proj, attention.v_proj):
+                projection.weight = torch.nn.Parameter(projection.weight[:8].clone())
+            attention.num_key_value_groups = 4
+    policy = without_ends(policy_of(model))
+    with pytest.raises(UnfitError, match="differ in size"):
+        NativeDecoder(policy)
+    close(policy, model)
+
+
+@pytest.mark.parametrize("token", [-1, 99, 1 << 40])
+def test_a_token_without_an_embedding_is_refused_and_nothing_is_read(token):
+    decoder = NativeDecoder(policy_of("llama"))
+    with torch.inference_mode():
+        decoder.admit([tokens(3)], [2])
+        with pytest.raises(IndexError, match="embeddings for 99 tokens only"):
+            decoder.step(torch.tensor([5, token]))

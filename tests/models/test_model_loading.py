@@ -384,3 +384,13 @@ def test_an_adapter_that_does_not_fit(damage, tmp_path):
         stored(tmp_path / "base", "qwen2", hidden_size=64)
     with pytest.raises(ModelError, match="adapter"):
         loaded(folder)
+
+
+def test_a_model_that_could_not_read_what_it_writes():
+    model = model_of("llama")
+    model.lm_head = torch.nn.Linear(32, 128, bias=False)  # as padded to a round number, and the embedding not
+    with pytest.raises(ModelError, match="predicts 128 tokens and has embeddings for 99 of them only"):
+        policy_of(model)
+    wider = model_of("llama")
+    wider.model.embed_tokens = torch.nn.Embedding(128, 32)
+    assert policy_of(wider).vocabulary == 99

@@ -25,7 +25,7 @@ typedef struct {
     const Layer *layer;
     const float *norm, *embedding, *cos, *sin; /* cos, sin: [position][head_dim] */
     const float *head, *head_bias;             /* 0: features are all that is wanted */
-    int64_t vocabulary;
+    int64_t known, vocabulary;                 /* rows of the embedding, and of the head */
 } Model;
 
 typedef struct {
@@ -214,7 +214,10 @@ int64_t work_floats(const Model *m, int64_t rows, int64_t tokens) {
 
 extern int omp_get_thread_num(void);
 
-void step(const Model *m, const Step *s, int64_t tokens) {
+/* Returns 1, and does nothing, if there is a token that the embedding has no row for. */
+int64_t step(const Model *m, const Step *s, int64_t tokens) {
+    for (int64_t r = 0; r < s->rows; r++)
+        if (s->tokens[r] < 0 || s->tokens[r] >= m->known) return 1;
     int64_t rows = s->rows, x_at = padded(m->dim), q_at = padded(projected(m)), o_at = padded(m->heads * m->head_dim);
     int64_t i_at = padded(m->inner), dim = m->head_dim;
     float *x = s->work, *h = x + rows * x_at, *qkv = h + rows * x_at, *seen = qkv + rows * q_at;
@@ -267,4 +270,5 @@ void step(const Model *m, const Step *s, int64_t tokens) {
             matrix(rows, s->features, m->dim, m->head, m->dim, m->vocabulary, s->logits, padded(m->vocabulary),
                    m->head_bias, 0);
     }
+    return 0;
 }

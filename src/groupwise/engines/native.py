@@ -53,7 +53,7 @@ class _Model(ctypes.Structure):
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
         *((name, ctypes.c_void_p) for name in ("layer", "norm", "embedding", "cos", "sin", "head", "head_bias")),
-        ("vocabulary", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("known", "vocabulary")),
     )
 
 
@@ -78,7 +78,7 @@ class NativeDecoder(TrunkAndBranchDecoder):
         if native is None:
             raise UnfitError("there is no compiled library")
         self._native = native
-        self._native.work_floats.restype = ctypes.c_int64
+        self._native.work_floats.restype = self._native.step.restype = ctypes.c_int64
         if policy.dtype not in (torch.float32, torch.float16, torch.bfloat16) or policy.device.type != "cpu":
             raise UnfitError("compiled code is for fp32 and 16 bits on a CPU")
         check_copyable(policy, LARGEST, torch.float32)
@@ -109,6 +109,7 @@ class NativeDecoder(TrunkAndBranchDecoder):
             inner=_exact(first.mlp.gate_proj)[0].shape[0],
             eps=epsilons.pop(),
             scale=scales.pop(),
+            known=len(embedding.weight),
         )
         self._pages = Pages(len(layers), self._model.kv_heads, dim)
         self._cos = self._sin = _floats(0)
@@ -159,7 +160,9 @@ class NativeDecoder(TrunkAndBranchDecoder):
         logits = _floats(len(pages), padded(self._model.vocabulary)) if self._has_head else None
         self._step.tokens = tokens_B.data_ptr()
         self._step.logits = None if logits is None else logits.data_ptr()
-        self._native.step(ctypes.byref(self._model), ctypes.byref(self._step), ctypes.c_int64(pages.tokens))
+        given = ctypes.byref(self._model), ctypes.byref(self._step), ctypes.c_int64(pages.tokens)
+        if self._native.step(*given):
+            raise IndexError(f"token {int(tokens_B.max())}: there are embeddings for {self._model.known} tokens only")
         pages.end()
         return (
             self._policy.head(self._features.to(self._policy.dtype))
@@ -209,7 +212,7 @@ class NativeDecoder(TrunkAndBranchDecoder):
         if type(projection) is not nn.Linear or projection.weight.numel() * 4 > SMALL_HEAD:
             return False
         self._model.vocabulary = projection.weight.shape[0]
-        self._set(self._model, "head", projection.weight, projection.bias)
+        self._set(self._model, "head", (projection.weight, projection.bias), self._model.vocabulary, self._model.dim)
         return True
 
     def _layer(self, layer: Any) -> _Layer:
@@ -229,16 +232,21 @@ class NativeDecoder(TrunkAndBranchDecoder):
             if norm is not None and norm.weight.shape != (self._model.head_dim,):
                 raise UnfitError("it normalises queries and keys over all heads together")
             setattr(made, name, None if norm is None else self._at(norm.weight))
-        self._set(made, "inward", torch.cat([weight for weight, _ in inward]), torch.cat(biases) if biases else None)
-        self._set(made, "outward", *_exact(attention.o_proj))
-        self._set(made, "gate", *_exact(mlp.gate_proj))
-        self._set(made, "up", *_exact(mlp.up_proj))
-        self._set(made, "down", *_exact(mlp.down_proj))
+        sizes = self._model
+        dim, attended, inner = sizes.dim, sizes.heads * sizes.head_dim, sizes.inner
+        projected = torch.cat([weight for weight, _ in inward]), torch.cat(biases) if biases else None
+        self._set(made, "inward", projected, attended + 2 * sizes.kv_heads * sizes.head_dim, dim)
+        self._set(made, "outward", _exact(attention.o_proj), dim, attended)
+        self._set(made, "gate", _exact(mlp.gate_proj), inner, dim)
+        self._set(made, "up", _exact(mlp.up_proj), inner, dim)
+        self._set(made, "down", _exact(mlp.down_proj), dim, inner)
         return made
 
-    def _set(self, into: _Layer | _Model, name: str, weight: Tensor, bias: Tensor | None) -> None:
-        """A matrix [out, in] as panels [out / PANEL, in, PANEL], and its bias."""
-        out = weight.shape[0]
+    def _set(self, into: _Layer | _Model, name: str, matrix: tuple[Tensor, Tensor | None], out: int, wide: int) -> None:
+        """A matrix [out, wide] as panels [out / PANEL, wide, PANEL], and its bias."""
+        weight, bias = matrix
+        if weight.shape != (out, wide):  # where layers of a model were cut down, native.c would read past their end
+            raise UnfitError(f"its layers differ in size: {tuple(weight.shape)} where another has {(out, wide)}")
         weight = F.pad(weight, (0, 0, 0, padded(out) - out)).unflatten(0, (-1, PANEL)).transpose(1, 2)
         setattr(into, name, self._at(weight.contiguous()))
         setattr(into, f"{name}_bias", None if bias is None else self._at(F.pad(bias, (0, padded(out) - out))))

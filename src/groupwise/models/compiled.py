@@ -21,7 +21,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-HEADERS = (Path(__file__).with_name("vectors.h"),)
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("vectors.h", "panels.h"))
 COMMON = ("-O3", "-std=gnu11", "-fPIC", "-shared")
 CHOICES = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-fopenmp",), ("-mcpu=native",), ())
 """Flags in order of preference: not every compiler knows each."""
@@ -108,5 +108,5 @@ def _key(source: Path, compiler: str) -> str:
     lines = processor.read_text().splitlines() if processor.is_file() else []
     kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
     texts = [path.read_text() for path in (source, *HEADERS)]
-    parts = (*texts, compiler, platform.machine(), platform.system(), *kind)
+    parts = (*texts, *COMMON, compiler, platform.machine(), platform.system(), *kind)
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

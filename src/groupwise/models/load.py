@@ -105,6 +105,7 @@ def _dropouts(layer: nn.Module) -> list[nn.Module]:
 
 def _checked(policy: Policy, section: ModelSection) -> Policy:
     model = policy.model
+    _check_tokens(model)
     if section.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.eval()
@@ -112,6 +113,17 @@ def _checked(policy: Policy, section: ModelSection) -> Policy:
     if policy.attention == "plain" and section.attention == "auto":
         log.warning("%s runs as plain padded batches: %s", type(model).__name__, policy.why_plain)
     return policy
+
+
+def _check_tokens(model: PreTrainedModel) -> None:
+    """What a model can predict it must be able to read: the token is drawn one day, and then fed back to it."""
+    reads, predicts = cast(object, model.get_input_embeddings()), cast(object, model.get_output_embeddings())
+    if type(reads) is nn.Embedding and type(predicts) is nn.Linear and len(predicts.weight) > len(reads.weight):
+        raise ModelError(
+            f"{type(model).__name__} predicts {len(predicts.weight)} tokens and has embeddings for {len(reads.weight)} "
+            "of them only: it could not read what it writes. Give both the same number of rows "
+            "(model.resize_token_embeddings) and save it again"
+        )
 
 
 def pick_device(wanted: str) -> torch.device:
