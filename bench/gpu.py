@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import random
 import shlex
 import sys
@@ -230,13 +231,15 @@ def trl_beside(plan: Plan, shape: Shape, ours: dict, device: torch.device, clock
 
 
 def main():
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # of several, transformers' trainer would take all at once
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiny", action="store_true", help="toy sizes")
     parser.add_argument("--minutes", type=float, default=7.0, help="no new measurement begins after this long")
     parser.add_argument("--out", type=Path, help="folder for the results; docs on a GPU, else build/bench")
     arguments = parser.parse_args()
-    if arguments.device == "cpu" and not arguments.tiny:
+    there = arguments.device == "cpu" or torch.cuda.is_available()
+    if not there or (arguments.device == "cpu" and not arguments.tiny):
         sys.exit("no CUDA device: `--device cpu --tiny` shows that it runs, and nothing else makes sense here")
     device = torch.device(arguments.device)
     entry = measure(TINY if arguments.tiny else FULL, device, arguments.minutes)

@@ -111,6 +111,8 @@ def main():
     parser.add_argument("--out", type=Path, help="folder for the results; docs, or build/bench with --quick")
     arguments = parser.parse_args()
     names, parts = chosen(arguments.only)
+    if arguments.steps < 1:
+        sys.exit(f"--steps {arguments.steps}: at least one step has to count")
     needs_trl = names or {"growth", "settings"} & set(parts)
     if needs_trl and trl_python() is None:
         sys.exit("no TRL: .venv-trl is missing. `make bench` makes it; or say which Python has TRL by TRL_PYTHON")

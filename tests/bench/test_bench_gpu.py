@@ -3,6 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
+import gpu
 from gpu import QWEN, bytes_of_a_step
 from workloads import Shape
 
@@ -32,7 +36,11 @@ def test_it_runs_on_a_toy(tmp_path):
     assert "| tiny | 8 |" in done.stdout
 
 
-def test_without_a_gpu_it_says_so(tmp_path):
-    command = [sys.executable, "bench/gpu.py", "--device", "cpu", "--out", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 1 and "no CUDA device" in done.stderr
+@pytest.mark.parametrize("options", [["--device", "cpu"], ["--device", "cuda", "--tiny"]])
+def test_without_a_gpu_it_says_so(options, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *options, "--out", str(tmp_path)])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        gpu.main()
+    assert not list(tmp_path.iterdir())

@@ -22,12 +22,13 @@ static inline __attribute__((always_inline)) void tile(const int m, const float 
             sum[i][j] = bias ? load(bias + at) : splat(0);
             if (onto) sum[i][j] += load(c + i * c_stride + at);
         }
-        const float *w = panel + half * LANES, *ahead = k > AHEAD ? w + AHEAD * w_stride : later;
+        const float *w = panel + half * LANES, *then = later + half * LANES;
+        const float *ahead = k > AHEAD ? w + AHEAD * w_stride : then;
         for (int64_t d = 0; d < k; d++, w += w_stride) {
             vec first = load(w), second = load(w + LANES);
             __builtin_prefetch(ahead);
             __builtin_prefetch(ahead + LANES);
-            ahead = d == k - AHEAD - 1 ? later : ahead + w_stride;
+            ahead = d == k - AHEAD - 1 ? then : ahead + w_stride;
             UNROLL for (int i = 0; i < m; i++) {
                 vec one = splat(x[i * x_stride + d * x_step]);
                 sum[i][0] += one * first;

@@ -3,7 +3,7 @@
     keeper = Keeper(parts, run, learner, say)
     state = keeper.take_up()              None, or what was remembered when the newest whole checkpoint was made
     keeper.remember(step, state)          after each step: cheap, tensors are referred to, not copied
-    keeper.save()                         that step; written in the background
+    keeper.save()                         that step; written in the background, unless it is waited for
     keeper.close()                        what is remembered and not saved yet, if the weights are still those
 
 A disk that is full stops the saving and not the training. Weights that are not finite are never saved.
@@ -79,7 +79,8 @@ class Keeper:
         return bool(self._section.every) and step % self._section.every == 0
 
     def save(self, *, best: bool = False, waited_for: bool = False) -> None:
-        """Save the step that is remembered. What is waited for need not be copied first: nothing changes meanwhile."""
+        """Save the step that is remembered. What is waited for is written at once, and need not be copied for that:
+        nothing changes meanwhile, not even if the waiting is broken off."""
         assert self._remembered is not None
         start = time.perf_counter()
         if self._remembered.step == self._saved:
@@ -96,10 +97,11 @@ class Keeper:
             self._saved = remembered.step
             self._failed(error)
             return
-        contents = self._contents(remembered.state, copied=self._section.background and not waited_for)
+        beside = self._section.background and not waited_for
+        contents = self._contents(remembered.state, copied=beside)
         write = partial(self._write, remembered.step, contents, best)
         self._saved = remembered.step
-        if self._section.background:
+        if beside:
             self._beside.start(write)
         else:
             self._tried(write)

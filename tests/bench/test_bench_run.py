@@ -1,0 +1,35 @@
+"""What `make bench` is asked for: refused in one sentence before anything is measured."""
+
+import sys
+
+import pytest
+
+import run
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "W9"], "--only W9: there is W0, W1, W2, W3, W4, W5, compare, floor, growth, settings, tables"),
+        (["--only", "W1", "--steps", "0"], "--steps 0: at least one step has to count"),
+    ],
+)
+def test_nonsense_is_refused(options, message, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["run.py", *options, "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    assert ended.value.code == message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("only", "workloads", "parts"),
+    [
+        ([], ["W0", "W1", "W2", "W3", "W4", "W5"], ["compare", "floor", "growth"]),
+        (["W5", "W1"], ["W1", "W5"], []),
+        (["floor", "W2"], ["W2"], ["floor"]),
+        (["tables"], [], ["tables"]),
+    ],
+)
+def test_what_is_asked_for_is_measured(only, workloads, parts):
+    assert run.chosen(only) == (workloads, parts)
