@@ -68,7 +68,7 @@ class Workload:
 
     def micro_batches(self) -> list[int]:
         """How many completions at once TRL's backward pass is tried with."""
-        sizes = (self.group // 4, self.group // 2, self.group, 2 * self.group)
+        sizes = (self.group // 8, self.group // 4, self.group // 2, self.group, 2 * self.group)
         return [size for size in sizes if size and self.completions % size == 0]
 
     def to_json(self) -> str:

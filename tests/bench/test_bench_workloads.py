@@ -33,7 +33,7 @@ def test_a_workload_survives_the_command_line():
 
 
 def test_micro_batches_divide_the_step():
-    assert WORKLOADS["W1"].micro_batches() == [2, 4, 8, 16]
+    assert WORKLOADS["W1"].micro_batches() == [1, 2, 4, 8, 16]
     assert replace(WORKLOADS["W4"], problems=1).micro_batches() == [1, 2, 4]
     assert replace(WORKLOADS["W1"], group=3).micro_batches() == [1, 3, 6]
 
