@@ -128,7 +128,9 @@ def refusal(folder, **settings):
 
 def test_a_folder_that_is_not_there(tmp_path):
     assert "there is no such folder" in refusal(tmp_path / "nowhere")
-    assert "there is no such folder" in refusal("./nowhere")
+    assert "there is no such folder. Name the folder of a model" in refusal("./nowhere")
+    (tmp_path / "model.safetensors").touch()
+    assert "it is a file, not a folder" in refusal(tmp_path / "model.safetensors")
 
 
 def test_an_id_that_nobody_has():

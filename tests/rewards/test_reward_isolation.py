@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import gc
 import logging
 import os
 import signal
@@ -286,6 +287,29 @@ def test_a_closure_that_hangs_is_named_with_its_row_and_left_behind(monkeypatch,
     waiting = [message for message in caplog.messages if message.startswith("waiting for reward function 'closure'")]
     assert "at row 1 of 3 (prompt 'p', completion 'hang')" in waiting[0]
     assert ended.wait(5), "a loop in Python is asked to end"
+
+
+def test_nothing_is_complained_of_a_closure_that_was_interrupted(caplog):
+    begun = threading.Event()
+
+    def closure(completions):
+        begun.set()
+        while True:
+            time.sleep(0.001)
+
+    async def interrupted():
+        grading = asyncio.ensure_future(grade([RewardFunction("closure", closure)], answers("a")))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        grading.cancel()
+        await asyncio.wait({grading})
+        while any(thread.name == "reward" for thread in threading.enumerate()):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+
+    asyncio.run(interrupted())
+    gc.collect()
+    assert not [message for message in caplog.messages if "never retrieved" in message]
 
 
 def test_async_closures_that_hang_or_block_are_left_behind():

@@ -3,7 +3,7 @@
 import pytest
 
 from groupwise.errors import TaskError
-from groupwise.tasks import build_task
+from groupwise.tasks import build_task, rows
 
 CODE = """
 from groupwise.tasks import Task
@@ -81,6 +81,7 @@ def test_a_whole_task_and_a_list(folder):
         ("sums", {"settings": {"digit": 1}}, "does not take the setting 'digit'. It takes: digits, seed"),
         ("suns", {}, "has nothing called 'suns'"),
         ("broken", {}, "raised KeyError: 'lost'"),
+        ("endless", {}, "mine.py:endless goes on after 20 rows and has no length"),
         ("leaves", {}, "raised SystemExit: no connection"),
         ("pairs", {}, "row 0 is a tuple, ('1+1=', '2'): a row is a dict of columns"),
         ("number", {}, "gives a int: it has to give a Task, or rows"),
@@ -88,7 +89,8 @@ def test_a_whole_task_and_a_list(folder):
         ("LISTED", {"settings": {"n": 1}}, "is no function that could take them"),
     ],
 )
-def test_mistakes_say_what_to_do(name, settings, why, folder):
+def test_mistakes_say_what_to_do(name, settings, why, folder, monkeypatch):
+    monkeypatch.setitem(rows.__globals__, "MOST_UNCOUNTED", 20)
     with pytest.raises(TaskError) as caught:
         made(folder, name, **settings)
     assert why in str(caught.value)

@@ -1,3 +1,5 @@
+import itertools
+
 import datasets
 import pytest
 
@@ -79,9 +81,13 @@ def test_a_system_prompt_is_handed_on_and_there_are_no_own_words():
         ({"prompt": b"bytes"}, "not a bytes"),
         ({"prompt": " \n"}, "row 1 has an empty prompt"),
         ({"prompt": []}, "row 1 has an empty conversation"),
-        ({"prompt": ["hello"]}, "row 1, message 0 has no text as its 'role'"),
-        ({"prompt": [{"role": "user"}]}, "message 0 has no text as its 'content'"),
-        ({"prompt": [{"role": "user", "content": None}]}, "message 0 has no text as its 'content'"),
+        ({"prompt": ["hello"]}, "row 1, message 0 is a str: a message is a dict with a 'role' and a 'content'"),
+        ({"prompt": [{"role": "user"}]}, "message 0 has no 'content', it has role: a message is"),
+        ({"prompt": [{"role": "user", "content": None}]}, "message 0 has None as its 'content': a message is"),
+        ({"prompt": [{"role": "user", "content": 5}]}, "message 0 has a int as its 'content': a message is"),
+        ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "Pictures and sounds are not trained on"),
+        ({"prompt": [{3: "user", "content": "x"}]}, "row 1, message 0 has the name 3, a int: names are texts, '3'"),
+        ({"prompt": "a", 3: "b"}, "row 1 has the name 3, a int: names are texts, '3'"),
         ({"prompt": "a\ud800"}, "row 1, prompt holds half a character, '\\ud800' at position 1"),
         ({"prompt": [{"role": "user", "content": "\udfff"}]}, "message 0 holds half a character"),
         ({"prompt": "a", "answer": "é\ud800"}, "row 1, column 'answer' holds half a character"),
@@ -95,6 +101,22 @@ def test_rows_that_are_no_problems(row, told):
 def test_no_rows():
     assert "rows/train has no rows" in refusal([])
     assert "rows/eval has no rows" in refusal([{"prompt": "a"}], [])
+
+
+def endless():
+    for i in itertools.count():
+        yield {"prompt": str(i)}
+
+
+def test_what_has_no_length_is_read_to_the_limit_or_refused(monkeypatch):
+    task = rows(endless(), hold_out=2, limit=5)
+    assert sorted(int(problem.prompt) for problem in [*task.train, *task.held_out]) == [0, 1, 2, 3, 4, 5, 6]
+    assert len(rows(map(dict, [{"prompt": "a"}] * 3)).train) == 3
+    monkeypatch.setitem(rows.__globals__, "MOST_UNCOUNTED", 10)
+    assert len(rows(itertools.islice(endless(), 10)).train) == 10
+    assert len(rows([{"prompt": "a"}] * 11).train) == 11, "a list ends"
+    told = refusal(endless())
+    assert "rows/train goes on after 10 rows and has no length" in told and "task.limit" in told
 
 
 def test_odd_texts_that_are_fine():

@@ -27,7 +27,7 @@ def issue_of(bad, **settings):
         ({"prompt": 7, "answer": "1"}, "prompt", "not a int", 5),
         ({"prompt": b"2+2", "answer": "1"}, "prompt", "not a bytes", 5),
         ({"prompt": [], "answer": "1"}, "prompt", "empty conversation", 5),
-        ({"prompt": [{"role": "user"}], "answer": "1"}, "prompt", "no text as its 'content'", 5),
+        ({"prompt": [{"role": "user"}], "answer": "1"}, "prompt", "has no 'content'", 5),
         ({"prompt": [{"role": "user", "content": "x"}], "answer": "1"}, "prompt", "is a conversation, where 5 rows", 6),
         ({"prompt": "x\ud800", "answer": "1"}, "prompt", "holds half a character", 5),
         ({"prompt": "x", "answer": "\udfff"}, "answer", "holds half a character", 5),

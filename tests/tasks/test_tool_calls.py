@@ -95,6 +95,20 @@ def test_a_function_and_its_docstring_are_a_schema():
         with_tools([add, add])
 
 
+@pytest.mark.parametrize(
+    ("tools", "told"),
+    [
+        (add, r"tools is 'add' alone, and it has to be a list of functions: tools=\[add\]"),
+        ("add", r"tools is a str, 'add': it has to be a list of functions, such as tools=\[add\]"),
+        (3, "tools is a int, 3: it has to be a list"),
+        ({"add": add}, "tools is a dict, .*: it has to be a list"),
+    ],
+)
+def test_tools_that_are_no_list_are_told_what_to_write(tools, told):
+    with pytest.raises(TaskError, match=told):
+        with_tools(tools)
+
+
 def said(box, text):
     reply = asyncio.run(box.step(text))
     return [message["content"] for message in reply.messages], reply.done

@@ -69,6 +69,12 @@ def test_a_model_may_be_named_by_a_path():
         _ = Trainer(Path("/nowhere/at/all"), [{"prompt": "a"}], lambda completions: []).parts
 
 
+@pytest.mark.parametrize("task", ["mine.jsonl", Path("mine.jsonl")])
+def test_a_file_of_rows_is_told_how_it_is_named(task):
+    with pytest.raises(RecipeError, match=r'task=\{"kind": "dataset", "path": \'mine.jsonl\'\}'):
+        Trainer("x", task, lambda completions: [])
+
+
 @pytest.mark.parametrize("task", [5, None])
 def test_what_is_no_task_is_told(task):
     with pytest.raises(RecipeError, match="give a task's name, its settings, a Task, or rows"):

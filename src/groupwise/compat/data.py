@@ -6,12 +6,12 @@ A text prompt is continued as it is, a conversation goes through the chat templa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any, Protocol, cast, runtime_checkable
 
 from groupwise.compat.batches import Batches
 from groupwise.compat.config import SharedConfig
 from groupwise.errors import RecipeError, TaskError
+from groupwise.tasks.rows import bounded
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -44,7 +44,7 @@ def training_rows(dataset: object, args: SharedConfig, batches: Batches, *, owne
         raise RecipeError("train_dataset is a stream, whose end nobody knows: set max_steps")
     stream = dataset.shuffle(seed=args.seed) if args.shuffle_dataset is not False else dataset.take(1 << 60)
     wanted = batches.steps(args, None) * batches.prompts
-    return _columns(islice(iter(stream), wanted), args)
+    return _columns(bounded(stream, "train_dataset", wanted), args)
 
 
 def is_stream(dataset: object) -> bool:
@@ -76,7 +76,7 @@ def prompt_style(rows: Rows) -> str:
 
 
 def _columns(rows: Iterable[Mapping[str, Any]], args: SharedConfig) -> list[dict[str, Any]]:
-    listed = [dict(row) for row in rows]
+    listed = [dict(row) for row in bounded(rows, "the data set")]
     if args.remove_unused_columns:
         return [{"prompt": row["prompt"]} if "prompt" in row else row for row in listed]
     return listed

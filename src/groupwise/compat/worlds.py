@@ -21,7 +21,7 @@ COLUMN = "environment"
 
 def worlds_given(tools: Any, factory: Any) -> dict[str, World]:
     """By the name that rows use; the only one has none."""
-    extra: list[Callable[..., Any]] = list(tools or ())
+    extra = tools or ()
     if not isinstance(factory, Mapping):
         world = given_world(extra, factory)
         return {} if world is None else {"": world}

@@ -195,7 +195,11 @@ def _explain(section: ModelSection, error: Exception, part: str = "model") -> st
         missing = "" if (path / "config.json").is_file() else " There is no config.json in it."
         return f'model.id = "{section.id}": no {part} could be loaded from this folder.{missing} ({first})'
     if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1:
-        return f'model.id = "{section.id}": there is no such folder.'
+        there = "it is a file, not a folder" if path.is_file() else "there is no such folder"
+        return (
+            f'model.id = "{section.id}": {there}. Name the folder of a model, such as runs/NAME/model of a run that is '
+            "done, or an id of the hub, such as Qwen/Qwen2.5-0.5B-Instruct"
+        )
     return (
         f'model.id = "{section.id}": no folder of that name here, and no {part} of that id could be loaded from the '
         f"hub. Check the spelling, the network and, for a gated model, `hf auth login`. ({first})"

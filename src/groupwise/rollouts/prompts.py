@@ -88,8 +88,8 @@ def fit(
     limit = (room := limit if isinstance(limit, Room) else Room(limit)).tokens
     if limit < 1:
         raise TaskError(
-            f"there is no room for prompts, {room}: the model's context has to hold a prompt and "
-            "sampling.max_new_tokens, so lower that"
+            f"there is no room for prompts, {max(limit, 0)} tokens{f' ({room.why})' if room.why else ''}: the model's "
+            "context has to hold a prompt and sampling.max_new_tokens, so lower that"
         )
     look: dict[str, Any] = {"style": style, "system_prompt": system_prompt, "tools": tools, "variables": variables}
     rendered = [_rendered(problem, tokenizer, look) for problem in problems]

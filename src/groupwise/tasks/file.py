@@ -13,13 +13,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from groupwise.errors import TaskError
 from groupwise.tasks.named import load_named
-from groupwise.tasks.rows import rows
+from groupwise.tasks.rows import bounded, rows
 from groupwise.tasks.task import Task, system_words
 
 
@@ -40,7 +39,7 @@ def file(
     made = load_named(path, folder, "task.path")
     given = dict(settings or {})
     if callable(made):
-        made = _called(made, path, given, seed, None if limit is None else limit + hold_out)
+        made = _called(made, path, given, seed, limit, hold_out)
     elif given:
         raise TaskError(f"task.settings is set, but {path} is no function that could take them: leave them away")
     if isinstance(made, Task):
@@ -51,11 +50,17 @@ def file(
     if isinstance(made, str | bytes | Mapping) or not isinstance(made, Iterable):
         raise TaskError(f"{path} gives a {type(made).__name__}: it has to give a Task, or rows with a prompt each")
     name = path.rpartition(":")[2]
-    listed = list(cast("Iterable[Mapping[str, Any]]", made))
-    return rows(listed, name=name, hold_out=hold_out, limit=limit, system_prompt=system_prompt, seed=seed)
+    return rows(
+        cast("Iterable[Mapping[str, Any]]", made),
+        name=name,
+        hold_out=hold_out,
+        limit=limit,
+        system_prompt=system_prompt,
+        seed=seed,
+    )
 
 
-def _called(make: Any, path: str, settings: dict[str, Any], seed: int, first: int | None) -> Any:
+def _called(make: Any, path: str, settings: dict[str, Any], seed: int, limit: int | None, hold_out: int) -> Any:
     parameters = inspect.signature(make).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [name for name in settings if name not in parameters and not takes_all]
@@ -68,7 +73,7 @@ def _called(make: Any, path: str, settings: dict[str, Any], seed: int, first: in
     try:
         made = make(**settings)
         # Rows are made here, so that what a generator raises is told in the same way; an endless one ends at the limit.
-        return list(islice(made, first)) if inspect.isgenerator(made) else made
+        return bounded(made, path, limit, hold_out) if inspect.isgenerator(made) else made
     except TaskError:
         raise
     except (Exception, SystemExit) as error:  # whatever the file's code raises

@@ -11,13 +11,21 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from itertools import islice
+from typing import Any, TypeVar, cast
 
 from groupwise.errors import TaskError
 from groupwise.rewards import RESERVED, is_right
 from groupwise.tasks.task import Task, system_words
 from groupwise.types import Message, Problem, Prompt
+
+MOST_UNCOUNTED = 1_000_000
+"""Rows that are read of what has no length and no limit."""
+
+_MESSAGE = "a message is a dict with a 'role' and a 'content', both texts"
+
+Row = TypeVar("Row")
 
 
 def rows(
@@ -38,9 +46,9 @@ def rows(
     """
     if held_out is not None and hold_out:
         raise TaskError(f"task {name!r} has both a split to evaluate on and hold_out = {hold_out}: drop one of them")
-    problems = to_problems(train, f"{name}/train", columns)
+    problems = to_problems(bounded(train, f"{name}/train", limit, hold_out), f"{name}/train", columns)
     if held_out is not None:
-        evaluated = to_problems(held_out, f"{name}/eval", columns)
+        evaluated = to_problems(bounded(held_out, f"{name}/eval"), f"{name}/eval", columns)
     else:
         problems, evaluated = take_out(problems, hold_out, seed)
     every = [*problems, *evaluated]
@@ -52,6 +60,24 @@ def rows(
         system_prompt=system_words(system_prompt, None, name),
         demonstrations=_completion if all(isinstance(p.columns.get("completion"), str) for p in every) else None,
     )
+
+
+def bounded(rows: Iterable[Row], where: str, limit: int | None = None, hold_out: int = 0) -> Iterable[Row]:
+    """The rows. What has no length may have no end: of that as many as are asked for, or all, if they are countable.
+
+    Example: `bounded(generator, "sums", limit=1000)`
+    """
+    if isinstance(rows, Sized):
+        return rows
+    if limit is not None:
+        return list(islice(rows, limit + hold_out))
+    found = list(islice(rows, MOST_UNCOUNTED + 1))
+    if len(found) > MOST_UNCOUNTED:
+        raise TaskError(
+            f"{where} goes on after {MOST_UNCOUNTED:,} rows and has no length, so it may have no end: give a list, "
+            "such as list(itertools.islice(rows, 10_000)), or set task.limit to how many rows to train on"
+        )
+    return found
 
 
 def to_problems(
@@ -122,6 +148,7 @@ def to_problem(row: object, index: int, prefix: str, columns: Mapping[str, str])
             f"{where} is a {type(row).__name__}, {ascii(row)[:60]}: a row is a dict of columns (a DataFrame makes "
             'them: frame.to_dict("records"))'
         )
+    _check_names(cast("Mapping[object, Any]", row), where)
     given = renamed(cast("Mapping[str, Any]", row), columns, where)
     clash = sorted(RESERVED & given.keys())
     if clash:
@@ -155,12 +182,28 @@ def _prompt(value: Any, where: str) -> Prompt:
 
 
 def _message(value: Any, where: str) -> Message:
-    message = cast(Mapping[str, Any], value if isinstance(value, Mapping) else {})
+    if not isinstance(value, Mapping):
+        raise TaskError(f"{where} is {_kind(value)}: {_MESSAGE}")
+    _check_names(cast("Mapping[object, Any]", value), where)
+    message = cast("Mapping[str, Any]", value)
     for part in ("role", "content"):
-        if not isinstance(message.get(part), str):
-            raise TaskError(f"{where} has no text as its {part!r}: a message has a 'role' and a 'content', both texts")
-        _check_text(message[part], where)
+        if part not in message:
+            raise TaskError(f"{where} has no {part!r}, it has {listed(message)}: {_MESSAGE}")
+        if not isinstance(text := message[part], str):
+            parts = ". Pictures and sounds are not trained on" if isinstance(text, list | tuple) else ""
+            raise TaskError(f"{where} has {_kind(text)} as its {part!r}: {_MESSAGE}{parts}")
+        _check_text(text, where)
     return dict(message)
+
+
+def _check_names(row: Mapping[object, Any], where: str) -> None:
+    for name in row:
+        if not isinstance(name, str):
+            raise TaskError(f"{where} has the name {ascii(name)[:60]}, {_kind(name)}: names are texts, {str(name)!a}")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _check_text(value: Any, where: str) -> None:

@@ -21,6 +21,7 @@ from groupwise.models.load import DTYPES, pick_device, prepare_policy
 from groupwise.models.policy import Policy
 from groupwise.rewards import RewardFunction, as_reward, load_reward, name_of
 from groupwise.tasks import Task
+from groupwise.tasks.reading import READERS
 from groupwise.tasks.rows import rows
 from groupwise.training.build import Given
 from groupwise.training.mixture import OF_THE_WHOLE
@@ -98,6 +99,11 @@ def _maker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) ->
 
 
 def _task_section(task: object) -> dict[str, Any]:
+    if isinstance(task, Path) or (isinstance(task, str) and Path(task).suffix in READERS):
+        raise RecipeError(
+            f"Trainer(task=...) was given the path {str(task)!r}: rows of a file are "
+            f'task={{"kind": "dataset", "path": {str(task)!a}}}'
+        )
     if not isinstance(task, str | Iterable | Task):
         raise RecipeError(
             f"Trainer(task=...) was given a {type(task).__name__}: give a task's name, its settings, a Task, or rows"

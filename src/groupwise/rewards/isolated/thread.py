@@ -107,6 +107,7 @@ async def _on_the_loop(work: Coroutine[Any, Any, Result], watch: Watch) -> Resul
 
 async def _result(future: Future[Result], watch: Watch, last_resort: _LastResort | None = None) -> Result:
     awaited = asyncio.wrap_future(future)
+    awaited.add_done_callback(_heard)  # also where nobody waits for it any more: it hung, or the run was interrupted
     while True:
         if last_resort is not None:
             last_resort.wind_up()
@@ -117,7 +118,6 @@ async def _result(future: Future[Result], watch: Watch, last_resort: _LastResort
             return awaited.result()
         watch.speak()
         if watch.left <= 0:
-            awaited.add_done_callback(_heard)
             raise Failure("hung", watch.words)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from groupwise.errors import TaskError
 from groupwise.tasks.environments.environment import Environment, Reply, World
 from groupwise.tasks.environments.patience import patiently
-from groupwise.tasks.environments.tools import Tool, ToolBox
+from groupwise.tasks.environments.tools import Tool, ToolBox, tools_of
 from groupwise.types import Problem
 
 
@@ -116,7 +116,7 @@ def world_of(factory: Callable[[], Any], tools: Sequence[Callable[..., Any]] = (
             f"the environment {name} has no method reset: it has to have one, and step() or tools as methods"
         )
     _check_not_half(probe)
-    extra = [Tool.of(function) for function in tools]
+    extra = tools_of(tools)
     schemas = [Tool.of(method).schema for method in methods_of(probe)] + [tool.schema for tool in extra]
     return World(
         name,

@@ -21,7 +21,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, get_type_hints
+from typing import Any, NotRequired, cast, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from transformers.utils.chat_template_utils import get_json_schema
@@ -149,12 +149,25 @@ class ToolBox(Environment):
         return {"role": "tool", "name": name, "content": content}
 
 
+def tools_of(functions: object) -> list[Tool]:
+    """A tool of each; a function alone is the commonest slip, and says what to write instead."""
+    if callable(functions):
+        name = name_of(functions)
+        raise TaskError(f"tools is {name!r} alone, and it has to be a list of functions: tools=[{name}]")
+    if isinstance(functions, str | bytes | Mapping) or not isinstance(functions, Iterable):
+        raise TaskError(
+            f"tools is a {type(functions).__name__}, {ascii(functions)[:60]}: it has to be a list of functions, such "
+            "as tools=[add]"
+        )
+    return [Tool.of(function) for function in cast("Iterable[Callable[..., Any]]", functions)]
+
+
 def with_tools(functions: Sequence[Callable[..., Any]]) -> World:
     """A world in which a model may call these functions.
 
     Example: `Task("sums", train, held_out, environment=with_tools([add, subtract]))`
     """
-    tools = [Tool.of(function) for function in functions]
+    tools = tools_of(functions)
     if not tools:
         raise TaskError("tools is an empty list: leave it away, or name a function")
     if len({tool.name for tool in tools}) < len(tools):
