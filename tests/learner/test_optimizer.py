@@ -269,3 +269,18 @@ def _louder(group, factor):
     from dataclasses import replace
 
     return replace(group, rollouts=tuple(replace(r, advantage=factor * (r.advantage or 1)) for r in group.rollouts))
+
+
+def test_gradients_that_others_left_behind_are_not_learned():
+    """As of a program that has trained the model before, or of a reward function that looks at it."""
+    weights = []
+    for left in (None, 3.0):
+        policy = policy_of()
+        learner = learner_of(policy)
+        for _ in range(2):
+            if left is not None:
+                for parameter in policy.trainable().values():
+                    parameter.grad = torch.full_like(parameter, left)
+            update(learner, ragged_groups(algorithm_of()))
+        weights.append(weights_of(policy))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

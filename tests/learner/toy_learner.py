@@ -67,6 +67,9 @@ class Watched:
     def backward(self, loss):
         self._inner.backward(loss)
 
+    def discard(self):
+        self._inner.discard()
+
     def step(self):
         self.gradients.append({name: p.grad.clone() for name, p in self._parameters.items() if p.grad is not None})
         self.weights.append({name: p.detach().clone() for name, p in self._parameters.items()})

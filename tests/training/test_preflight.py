@@ -202,6 +202,30 @@ def test_a_plan_leaves_the_policy_as_it_was(tmp_path):
     assert all(p.grad is None for p in parts.policy.trainable().values())
 
 
+@pytest.mark.parametrize("place", ["_held_once_warm", "_logits", ""])
+def test_gradients_that_were_there_stay_whatever_happens(tmp_path, monkeypatch, place):
+    parts = trainer_of(tmp_path).parts
+    trained = list(parts.policy.trainable().values())
+    for parameter in trained[1:]:
+        parameter.grad = torch.ones_like(parameter)
+    real = getattr(plan_file, place or "_logits")
+
+    def fails(*args):
+        real(*args)
+        for parameter in trained:
+            parameter.grad = torch.full_like(parameter, 5.0)  # a backward pass that broke off
+        raise MemoryError
+
+    if place:
+        monkeypatch.setattr(plan_file, place, fails)
+        with pytest.raises(MemoryError):
+            memory_plan(parts)
+    else:
+        memory_plan(parts)
+    assert trained[0].grad is None
+    assert all(bool((parameter.grad == 1).all()) for parameter in trained[1:])
+
+
 def test_activations_grow_with_the_micro_batch(tmp_path):
     sizes = [
         memory_plan(trainer_of(tmp_path, **{"train.prompts_per_step": n}).parts).parts["activations"] for n in (4, 8)

@@ -137,6 +137,7 @@ class Learner:
         """Add up the gradient of one update, in micro-batches as small as the memory needs them to be."""
         while True:
             seen, enough = copy.deepcopy(report), True
+            self.optimizer.discard()  # whatever a program left in `.grad` is no part of it
             try:
                 for micro_batch, whole in zip(update.micro_batches, self._look_ahead(update, anchors), strict=True):
                     # The backward pass too: what checkpointing recomputes must be what the forward pass computed.

@@ -107,12 +107,14 @@ def memory_plan(parts: Parts) -> MemoryPlan:
     state = 1 if recipe.optimizer.kind == "adamw_8bit" else 4
     has_reference = recipe.algorithm.beta > 0 and (policy.adapted is None or recipe.reference.every is not None)
     rows = min(recipe.engine.max_rows, recipe.train.prompts_per_step * recipe.train.group_size)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _gradients_aside(policy):
         make = choose_decoder(policy)
         held = _held_once_warm(policy)  # before the profiler keeps what it has seen
         sampling = _sampling(policy, make(policy), shape.batch(rows, -(-rows // recipe.train.group_size)))
-        with _gradients(policy):
-            activations, logits = _activations(policy, shape), _logits(policy, recipe, shape)
+        # From the second micro-batch on they are there: only what is made beside them is counted.
+        for parameter in policy.trainable().values():
+            parameter.grad = torch.zeros_like(parameter)
+        activations, logits = _activations(policy, shape), _logits(policy, recipe, shape)
     activations = Peak(*(int(size * _filled(recipe, shape)) for size in activations))
     learning = {
         "activations": activations.used,
@@ -246,14 +248,15 @@ def known_tokens(policy: Policy) -> int:
 
 
 @contextmanager
-def _gradients(policy: Policy) -> Generator[None]:
-    """Inside they are there, as from the second micro-batch on: only what is made beside them is counted then."""
-    for parameter in policy.trainable().values():
-        parameter.grad = torch.zeros_like(parameter)
+def _gradients_aside(policy: Policy) -> Generator[None]:
+    """Inside there are none, and afterwards those that a program may have left there, whatever goes wrong."""
+    before = [(parameter, parameter.grad) for parameter in policy.trainable().values()]
+    _forget_gradients(policy)
     try:
         yield
     finally:
-        _forget_gradients(policy)
+        for parameter, gradient in before:
+            parameter.grad = gradient
 
 
 def _forget_gradients(policy: Policy) -> None:
