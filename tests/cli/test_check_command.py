@@ -35,6 +35,8 @@ def test_a_recipe_that_is_fine(groupwise, recipe):
     turns = ("activations", "logits", "gaps between them"), ("decoder", "keys and values", "reading prompts")
     less = min(sum(parts[name] for name in names) for names in (turns[0], (*turns[1], "logits of a token")))
     assert by["memory", "ok"]["values"]["peak"] == sum(parts.values()) - less
+    for phase in ("always", "learning", "sampling"):
+        assert f"\n{phase} " in by["memory", "ok"]["text"]
     values = by["rewards", "ok"]["values"]
     assert values["gold"] > max(values["null"].values()) > values["null"]["empty"]
     assert by["gold", "ok"]["values"]["share"] == 1.0
@@ -53,6 +55,13 @@ def test_all_mistakes_of_a_recipe_at_once(groupwise, recipe):
     assert "train.group_size" in rows[0][2] + rows[1][2]
     assert "optimizer.lr" in rows[0][2] + rows[1][2]
     assert "2 errors to mend before a run: recipe" in ended.err
+
+
+def test_rows_that_are_not_there_are_told_once(groupwise, recipe):
+    ended = groupwise("check", recipe, 'task={kind = "dataset", path = "nowhere.jsonl"}', "--json")
+    assert ended.code == 1
+    assert [about for about, level, _ in findings(ended)[1] if level == "error"] == ["rows"]
+    assert "1 error to mend before a run: rows" in ended.err
 
 
 def test_where_the_run_would_be(groupwise, trained, recipe, monkeypatch):

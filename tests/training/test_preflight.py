@@ -175,6 +175,9 @@ def test_learning_and_sampling_take_turns(tmp_path):
     assert (plan.parts["decoder"], plan.parts["keys and values"]) == (held.weights, held.keys_and_values)
     assert plan.parts["checkpoint"] == 3 * plan.parts["gradients"]  # weights and moments
     assert plan.peak == sum(plan.parts.values()) - min(learning + plan.parts["gradients"], sampling)
+    held = {phase: sum(parts.values()) for phase, parts in plan.phases().items()}
+    assert plan.peak == held["always"] + max(held["learning"], held["sampling"])
+    assert sum(held.values()) == sum(plan.parts.values())
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def found(options: Check) -> Iterator[Finding]:
     from groupwise.config import load_recipe
     from groupwise.errors import GroupwiseError
 
+    told: set[str] = set()
     try:
         loaded = load_recipe(options.recipe, options.overrides or [])
         count = sum(origin != "default" for origin in loaded.origins.values())
@@ -52,12 +53,15 @@ def found(options: Check) -> Iterator[Finding]:
         from groupwise.training.trainer import Trainer
 
         yield from folder(loaded)
-        yield from rows(loaded)
+        for finding in rows(loaded):
+            told.add(finding.text)
+            yield finding
         trainer = Trainer.from_recipe(loaded)
         _ = trainer.parts
     except GroupwiseError as error:
         for line in str(error).splitlines():
-            yield Finding("recipe", "error", line, "")
+            if line not in told:  # what could not be read is said once
+                yield Finding("recipe", "error", line, "")
         return
     yield from of_parts(trainer)
     if options.quick:

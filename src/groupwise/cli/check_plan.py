@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 _BYTES_A_TOKEN = 14
 """Of a rollout in parquet: an id, a logprob and its text, compressed."""
 _NEARLY = 0.9
+_WORDS = {
+    "process": "Python and libraries",
+    "gaps between them": "gaps in the heap",
+    "decoder": "the sampler's weights",
+    "logits of a token": "logits of the next token",
+}
+"""Parts of the memory plan in the words of who has not read it."""
 
 
 def memory(parts: Parts) -> Iterator[Finding]:
@@ -24,9 +31,9 @@ def memory(parts: Parts) -> Iterator[Finding]:
 
     plan = memory_plan(parts)
     shape = plan.shape
-    shown = " + ".join(f"{name} {gigabytes(size)}" for name, size in plan.parts.items() if size >= 1 << 20)
+    held = "".join(f"{phase:<10}{_shown(parts)}\n" for phase, parts in plan.phases().items())
     text = (
-        f"{gigabytes(plan.peak)} of {gigabytes(plan.available)} at the peak: {shown}\n"
+        f"{gigabytes(plan.peak)} of {gigabytes(plan.available)} at the peak: always and the larger other\n{held}"
         f"(prompts of {shape.prompt:,} tokens, completions of {shape.completion:,}, {shape.tokens:,} in a micro-batch)"
     )
     values = {"peak": plan.peak, "available": plan.available, "parts": dict(plan.parts)}
@@ -40,6 +47,11 @@ def memory(parts: Parts) -> Iterator[Finding]:
         yield Finding("memory", "warning", text, cure, values)
     else:
         yield Finding("memory", "ok", text, values=values)
+
+
+def _shown(parts: Mapping[str, int]) -> str:
+    shown = [f"{_WORDS.get(name, name)} {gigabytes(size)}" for name, size in parts.items() if size >= 1 << 20]
+    return " + ".join(shown) or "less than 1 MB"
 
 
 def disk(parts: Parts) -> Iterator[Finding]:

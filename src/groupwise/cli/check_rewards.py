@@ -67,10 +67,10 @@ def _worth(parts: Parts, right: Sequence[Grade], nulls: Sequence[NullScore]) -> 
         totals[score.policy] = totals.get(score.policy, 0.0) + weights.get(score.function, 1.0) * score.mean
     gold = _mean(grade.reward or 0.0 for grade in right) if right else None
     names = ", ".join(f"{reward.name} x {reward.weight:g}" for reward in parts.rewards)
-    first = "no right answers are known to try them with" if gold is None else f"right answers {gold:.3g}"
+    first = "no right answers are known to try them with" if gold is None else f"a right answer earns {gold:.3g}"
     told = ", ".join(f"{name} {value:.3g}" for name, value in totals.items())
     values = {"gold": gold, "null": totals}
-    yield Finding("rewards", "ok", f"{names}\n{first} (mean)\nfor nothing: {told}", values=values)
+    yield Finding("rewards", "ok", f"{names}\n{first} (mean)\nanswers that solve nothing earn: {told}", values=values)
     if gold is not None and gold <= max([0.0, *totals.values()]):
         text = "a right answer is not worth more than doing nothing, in any form that was tried"
         cure = "does the reward read the answer in the form that your prompt asks for?"

@@ -69,6 +69,10 @@ class Shape:
         return [Tree(tokens(self.prompt), tuple(tokens(self.completion) for _ in range(n))) for n in shares if n]
 
 
+_LEARNING = {"gradients", "activations", "logits", "gaps between them"}
+_SAMPLING = {"decoder", "keys and values", "reading prompts", "logits of a token", "checkpoint"}
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """Bytes by part, the most that is held at once, and what the machine has for it."""
@@ -82,6 +86,14 @@ class MemoryPlan:
     def fits(self) -> bool:
         """Whether the machine has what the plan needs."""
         return self.peak <= self.available
+
+    def phases(self) -> dict[str, dict[str, int]]:
+        """The parts that are there all the time, and those of learning and sampling, which take turns.
+
+        `peak` is `always` and the larger of the other two.
+        """
+        names = {"always": self.parts.keys() - _LEARNING - _SAMPLING, "learning": _LEARNING, "sampling": _SAMPLING}
+        return {phase: {name: size for name, size in self.parts.items() if name in of} for phase, of in names.items()}
 
 
 def worst_micro_batch(parts: Parts) -> Shape:
