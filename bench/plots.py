@@ -43,7 +43,7 @@ def compared(entries: dict[str, dict], path: Path) -> None:
 def grown(entries: dict[str, dict], path: Path) -> None:
     """For each axis time above and memory below; all logarithmic, so that a line of slope 1 is linear growth."""
     shown = [series for series in SERIES if series.name in entries]
-    figure, axes = plt.subplots(2, len(shown), figsize=(3.2 * len(shown), 6), squeeze=False)
+    figure, axes = plt.subplots(2, len(shown), figsize=(3.2 * len(shown), 6), squeeze=False, sharey="row")
     for column, series in enumerate(shown):
         points = entries[series.name]["points"]
         for row, (key, label) in enumerate((("seconds", "seconds per step"), ("mb", "peak memory, MB"))):

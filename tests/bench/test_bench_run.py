@@ -1,10 +1,15 @@
-"""What `make bench` is asked for: refused in one sentence before anything is measured."""
+"""What `make bench` is asked for: refused in one sentence before anything is measured. And its page is its own."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 import run
+from results import Results
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize(
@@ -33,3 +38,11 @@ def test_nonsense_is_refused(options, message, monkeypatch, tmp_path):
 )
 def test_what_is_asked_for_is_measured(only, workloads, parts):
     assert run.chosen(only) == (workloads, parts)
+
+
+def test_the_page_is_what_the_code_makes_of_the_figures(monkeypatch, tmp_path):
+    """Where this fails after a change of tables.py: `make bench ARGS="--only tables"`."""
+    page = shutil.copy(DOCS / "measurements.md", tmp_path)
+    monkeypatch.setattr(run, "draw", lambda *_: None)
+    run.write(Results(DOCS / "measurements.json"), tmp_path)
+    assert Path(page).read_text(encoding="utf-8") == (DOCS / "measurements.md").read_text(encoding="utf-8")
