@@ -1,7 +1,7 @@
 """The bench: groupwise and TRL on the same workloads, against the machine's own limit, and how cost grows.
 
     make bench                                   # everything, about an hour on two cores: leave the machine alone
-    make bench ARGS="--only W1"                  # or W0 ... W5, compare (all six), floor, growth
+    make bench ARGS="--only W1"                  # or W0 ... W5, compare (all six), floor, growth or one of its axes
     make bench ARGS="--only settings"            # search anew for TRL's fastest settings
     make bench ARGS="--only tables"              # measure nothing: write tables and plots anew
     make bench ARGS="--only W1 --quick"          # a smaller W1 in a minute or two, to see that it runs
@@ -28,7 +28,8 @@ from results import Results
 from sides import ROOT, MeasurementError, model_folder, ours, result_of, run, say, trl_python
 from workloads import WORKLOADS, Workload
 
-PARTS = ("compare", "floor", "growth", "settings", "tables")
+AXES = tuple(series.name for series in growth.SERIES)
+PARTS = ("compare", "floor", "growth", *AXES, "settings", "tables")
 SETTINGS_OF = {name: "W1" if name == "W5" else name for name in WORKLOADS}
 """W5 is W1 with more passes: what is fastest for one is for the other."""
 
@@ -63,6 +64,8 @@ def chosen(only: list[str]) -> tuple[list[str], list[str]]:
     known = [*WORKLOADS, *PARTS]
     if wrong := [name for name in wanted if name not in known]:
         sys.exit(f"--only {' '.join(wrong)}: there is {', '.join(known)}")
+    if "growth" in wanted:
+        wanted = [*wanted, *AXES]
     names = [name for name in WORKLOADS if name in wanted or "compare" in wanted]
     return names, [part for part in PARTS if part in wanted]
 
@@ -113,7 +116,7 @@ def main():
     names, parts = chosen(arguments.only)
     if arguments.steps < 1:
         sys.exit(f"--steps {arguments.steps}: at least one step has to count")
-    needs_trl = names or {"growth", "settings"} & set(parts)
+    needs_trl = names or {*AXES, "settings"} & set(parts)
     if needs_trl and trl_python() is None:
         sys.exit("no TRL: .venv-trl is missing. `make bench` makes it; or say which Python has TRL by TRL_PYTHON")
     quick = arguments.quick
@@ -139,8 +142,8 @@ def main():
             missing.append(name)
     if "floor" in parts:
         results.put("floor", "W1", measure_floor(workloads["W1"], steps), command)
-    if "growth" in parts:
-        for series in growth.SERIES:
+    for series in growth.SERIES:
+        if series.name in parts:
             found = growth.grow(replace(series, values=series.values[:2], trl_at=()) if quick else series, steps)
             results.put("growth", series.name, found, command)
     write(results, folder)

@@ -15,7 +15,11 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--only", "W9"], "--only W9: there is W0, W1, W2, W3, W4, W5, compare, floor, growth, settings, tables"),
+        (
+            ["--only", "W9"],
+            "--only W9: there is W0, W1, W2, W3, W4, W5, compare, floor, growth, group, group_at_fixed_length, prompt, "
+            "cap, vocabulary, settings, tables",
+        ),
         (["--only", "W1", "--steps", "0"], "--steps 0: at least one step has to count"),
     ],
 )
@@ -30,9 +34,11 @@ def test_nonsense_is_refused(options, message, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("only", "workloads", "parts"),
     [
-        ([], ["W0", "W1", "W2", "W3", "W4", "W5"], ["compare", "floor", "growth"]),
+        ([], ["W0", "W1", "W2", "W3", "W4", "W5"], ["compare", "floor", "growth", *run.AXES]),
         (["W5", "W1"], ["W1", "W5"], []),
         (["floor", "W2"], ["W2"], ["floor"]),
+        (["growth"], [], ["growth", *run.AXES]),
+        (["prompt"], [], ["prompt"]),
         (["tables"], [], ["tables"]),
     ],
 )
