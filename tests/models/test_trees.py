@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from groupwise.models.attention import Terms
+from groupwise.models.blocks import Blocks, Line
 from groupwise.models.layout import PackedLayout
 from groupwise.models.trees import PackedTrees, Tree, targets_of
 
@@ -113,3 +114,20 @@ def test_the_engine_is_told_the_keys_and_values_of_each_trunk():
         (True, 1, [2, 3, 4], [-2, -3, -4]),
     ]
     assert layout.heard == [(layer, 5)]
+
+
+def test_gradients_through_blocks_are_the_same_every_time():
+    """A trunk's key gets its gradient from every branch, whichever thread is the first."""
+    lines = [Line(0, 90, 0, 0), *(Line(90 + 40 * i, 40, 0, 90) for i in range(12))]
+    row, before = torch.randn(570, 2, 16, generator=torch.Generator().manual_seed(0)), torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        found = []
+        for _ in range(6):
+            key = row.clone().requires_grad_()
+            out = Blocks(lines, CPU).attend(row, key, row, Terms(0.3, 60, None))
+            out.square().sum().backward()
+            found.append(key.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])

@@ -64,8 +64,8 @@ class _Block:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, terms: Terms) -> Tensor:
         """[tokens, heads, dim] of the packed row -> [real tokens of the block, heads, dim]."""
-        q = query[self._queries].transpose(1, 2)
-        k, v = key[self._keys].transpose(1, 2), value[self._keys].transpose(1, 2)
+        q = _taken(query, self._queries).transpose(1, 2)
+        k, v = (_taken(x, self._keys).transpose(1, 2) for x in (key, value))
         return attend(q, k, v, self._visible(terms.window), terms).transpose(1, 2)[self._real]
 
     def _visible(self, window: int | None) -> Tensor | None:
@@ -80,6 +80,11 @@ class _Block:
         distance = self._positions[:, None, :, None] - self._key_positions[:, None, None, :]
         visible = (distance >= 0) & self._key_real[:, None, None, :]
         return visible if window is None else visible & (distance < window)
+
+
+def _taken(x: Tensor, places: Tensor) -> Tensor:
+    """`x[places]`, whose gradient is the same every time: indexed, threads add to a key in whatever order they come."""
+    return x.index_select(0, places.flatten()).unflatten(0, places.shape)
 
 
 class Blocks:
