@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groupwise.learner.packing import divide, pack, trained_tokens
+from groupwise.learner.packing import divide, pack, room_of, trained_tokens
 from groupwise.maths.tables import bind
 from groupwise.maths.weights import WEIGHTS
 from toys import graded_group
@@ -55,6 +55,22 @@ def test_a_budget_that_nothing_fits_gives_one_rollout_at_a_time():
     assert shapes_of(packed(groups, 1)) == [[(2, (3,))], [(2, (1,))], [(4, (4,))]]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "budget", "sizes"),
+    [
+        (4, 20, [8]),  # 4 + 8 x 2
+        (4, 12, [4, 4]),  # 4 + 4 x 2
+        (10, 10, [5, 3]),  # beside the prompt as much as it has, and not one completion at a time
+        (10, 14, [5, 3]),
+        (100, 10, [5, 3]),  # beside a prompt that is longer than the budget as much as the budget has
+        (100, 1, [1] * 8),
+    ],
+)
+def test_a_long_prompt_is_not_computed_for_each_completion(prompt, budget, sizes):
+    batches = packed(numbered((prompt, [2] * 8)), budget)
+    assert shapes_of(batches) == [[(prompt, (2,) * size)] for size in sizes]
+
+
 def test_what_is_left_of_a_cut_group_shares_its_micro_batch():
     groups = numbered((2, [5, 5, 1]), (1, [3]))  # 13 and 4 tokens
     assert shapes_of(packed(groups, 7)) == [[(2, (5,))], [(2, (5,))], [(2, (1,)), (1, (3,))]]
@@ -97,7 +113,8 @@ def test_every_graded_token_is_in_exactly_one_place(shapes, budget, data):
         assert all(trunks[branch] == tree.trunk for tree in batch.trees for branch in tree.branches)
         assert batch.rollout_T.tolist() == [i for i, branch in enumerate(branches) for _ in branch]
         size = sum(len(tree.trunk) + tree.predicted for tree in batch.trees)
-        assert size <= budget or len(branches) == 1
+        room = budget if len(batch.trees) > 1 else room_of(len(batch.trees[0].trunk), budget)
+        assert size <= room or len(branches) == 1
         assert all(tree.branches and all(tree.branches) for tree in batch.trees)
 
 

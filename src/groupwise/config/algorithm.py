@@ -96,7 +96,8 @@ class LearnerSection(Section):
     updates_per_batch: int = Field(default=1, ge=1)
     """Optimizer steps in each pass; the groups are divided among them."""
     token_budget: int = Field(default=2048, ge=1)
-    """Tokens in one micro-batch. Changes memory and speed, never the gradient."""
+    """Tokens in one micro-batch; beside a long prompt there is room for as many tokens of completions as it has, up to
+    this number. Changes memory and speed, never the gradient."""
     logprob_chunk: int = Field(default=1024, ge=1)
     """Tokens whose logits exist at the same time; fewer where the vocabulary is so large that they are over 256 MB. In
     fp32 on a CPU with a C compiler a large vocabulary goes in tiles of 4 MB instead, whatever is set here."""

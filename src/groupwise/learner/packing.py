@@ -81,7 +81,7 @@ def pack(
 
     Rollouts that were not graded, or are masked, train nothing: they count as empty. With `skip_silent` rollouts of
     advantage 0 count in the weights but are not computed, since no term of the loss needs them. A group that alone is
-    over the budget is cut between branches, each piece with the prompt again.
+    over the budget is cut between branches, each piece with the prompt again (see `room_of`).
     """
     branches = list(_branches(groups, first_place))
     lengths_R = torch.tensor([branch.trained for branch in branches], dtype=torch.long)
@@ -93,6 +93,15 @@ def pack(
         if branch.trained and not (skip_silent and branch.advantage == 0)
     ]
     return [_micro_batch(piece, device, dtype) for piece in _pieces(weighted, token_budget)]
+
+
+def room_of(trunk: int, token_budget: int) -> int:
+    """Tokens of a micro-batch of one group, its prompt of so many included: room for as many tokens of completions as
+    the prompt has, or as the budget has, lest a prompt that is longer than that be computed for each completion.
+
+    Example: of a budget of 2,048, beside a prompt of 200 there are 1,848 tokens, of 1,500 so many, of 9,000 2,048.
+    """
+    return max(token_budget, trunk + min(trunk, token_budget))
 
 
 def trained_tokens(groups: Sequence[Group]) -> int:
@@ -113,14 +122,15 @@ def _branches(groups: Sequence[Group], place: int) -> Iterator[_Branch]:
 Weighted = tuple[_Branch, float]
 
 
-def _pieces(weighted: Sequence[Weighted], budget: int) -> Iterator[list[Weighted]]:
+def _pieces(weighted: Sequence[Weighted], token_budget: int) -> Iterator[list[Weighted]]:
     """Whole groups while they fit; a group that never fits is cut between its branches."""
     piece: list[Weighted] = []
     used = 0
     for group in _by_group(weighted):
         trunk = len(group[0][0].trunk)
+        budget = room_of(trunk, token_budget)
         size = trunk + sum(len(branch.token_ids) for branch, _ in group)
-        if piece and used + size > budget:
+        if piece and used + size > token_budget:
             yield piece
             piece, used = [], 0
         if size <= budget:

@@ -26,6 +26,7 @@ from groupwise.config import Recipe
 from groupwise.engines.choice import choose_decoder
 from groupwise.engines.decoders import Decoder
 from groupwise.engines.holding import Batch
+from groupwise.learner.packing import room_of
 from groupwise.models.allocator import give_freed_memory_back
 from groupwise.models.policy import Policy
 from groupwise.models.tables import adding_up
@@ -104,7 +105,7 @@ def worst_micro_batch(parts: Parts) -> Shape:
     budget, group = recipe.learner.token_budget, recipe.train.group_size
     whole = prompt + group * completion
     if whole > budget:
-        return Shape(prompt, completion, 1, min(group, max((budget - prompt) // completion, 1)))
+        return Shape(prompt, completion, 1, min(group, max((room_of(prompt, budget) - prompt) // completion, 1)))
     groups = -(-recipe.train.prompts_per_step // recipe.learner.updates_per_batch)
     groups = min(budget // whole, groups)
     return Shape(prompt, completion, groups, groups * group)
