@@ -99,7 +99,8 @@ def room_of(trunk: int, token_budget: int) -> int:
     """Tokens of a micro-batch of one group, its prompt of so many included: room for as many tokens of completions as
     the prompt has, or as the budget has, lest a prompt that is longer than that be computed for each completion.
 
-    Example: of a budget of 2,048, beside a prompt of 200 there are 1,848 tokens, of 1,500 so many, of 9,000 2,048.
+    Example: with a budget of 2,048 there are 1,848 tokens beside a prompt of 200, 1,500 beside one of 1,500, and 2,048
+    beside one of 9,000.
     """
     return max(token_budget, trunk + min(trunk, token_budget))
 

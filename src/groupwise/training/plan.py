@@ -70,31 +70,34 @@ class Shape:
         return [Tree(tokens(self.prompt), tuple(tokens(self.completion) for _ in range(n))) for n in shares if n]
 
 
-_LEARNING = {"gradients", "activations", "logits", "gaps between them"}
-_SAMPLING = {"decoder", "keys and values", "reading prompts", "logits of a token", "checkpoint"}
-
-
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """Bytes by part, the most that is held at once, and what the machine has for it."""
 
-    parts: Mapping[str, int]
-    peak: int
+    always: Mapping[str, int]
+    learning: Mapping[str, int]
+    sampling: Mapping[str, int]
     available: int
     shape: Shape
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """All of them."""
+        return {**self.always, **self.learning, **self.sampling}
+
+    @property
+    def peak(self) -> int:
+        """Learning and sampling take turns."""
+        return sum(self.always.values()) + max(sum(self.learning.values()), sum(self.sampling.values()))
 
     @property
     def fits(self) -> bool:
         """Whether the machine has what the plan needs."""
         return self.peak <= self.available
 
-    def phases(self) -> dict[str, dict[str, int]]:
-        """The parts that are there all the time, and those of learning and sampling, which take turns.
-
-        `peak` is `always` and the larger of the other two.
-        """
-        names = {"always": self.parts.keys() - _LEARNING - _SAMPLING, "learning": _LEARNING, "sampling": _SAMPLING}
-        return {phase: {name: size for name, size in self.parts.items() if name in of} for phase, of in names.items()}
+    def phases(self) -> Mapping[str, Mapping[str, int]]:
+        """The parts that are there all the time, and those of learning and sampling."""
+        return {"always": self.always, "learning": self.learning, "sampling": self.sampling}
 
 
 def worst_micro_batch(parts: Parts) -> Shape:
@@ -130,6 +133,7 @@ def memory_plan(parts: Parts) -> MemoryPlan:
         activations, logits = _activations(policy, shape), _logits(policy, recipe, shape)
     activations = Peak(*(int(size * _filled(recipe, shape)) for size in activations))
     learning = {
+        "gradients": _bytes(policy.trainable().values()) + 4 * rounded,
         "activations": activations.used,
         "logits": logits.used,
         "gaps between them": activations.gaps + logits.gaps,
@@ -137,15 +141,13 @@ def memory_plan(parts: Parts) -> MemoryPlan:
     always = {
         "process": max(held - weights, 0),
         "weights": weights,
-        "gradients": _bytes(policy.trainable().values()) + 4 * rounded,
         "optimizer": 2 * state * trained + 4 * rounded,
         "reference": _bytes(policy.trainable().values()) if has_reference else 0,
     }
     # A checkpoint is copied when the gradients are gone, and written while the next step is sampled.
     copied = policy.device.type == "cpu" and _saves_beside(recipe)
     sampling |= {"checkpoint": _bytes(policy.trainable().values()) + always["optimizer"] if copied else 0}
-    peak = sum(always.values()) + max(sum(learning.values()), sum(sampling.values()) - always["gradients"])
-    return MemoryPlan({**always, **learning, **sampling}, peak, _available(policy, held), shape)
+    return MemoryPlan(always, learning, sampling, _available(policy, held), shape)
 
 
 def _saves_beside(recipe: Recipe) -> bool:

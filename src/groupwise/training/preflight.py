@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.errors import EngineError, RunError
 from groupwise.learner.learner import Learner
+from groupwise.learner.packing import room_of
 from groupwise.models.scarce import is_out_of_memory
 from groupwise.runs.files import cannot_write
 from groupwise.training.build import Parts, sampling_of
@@ -91,7 +92,8 @@ async def preflight(
             await _sample(parts, engine, worst)
         await learner.rehearse(worst.groups)
     _save_and_load(parts, folder)
-    tokens = min(sum(map(_length, worst.groups)), learner.limit.tokens)
+    longest = max((len(group.prompt_ids) for group in worst.groups), default=0)
+    tokens = min(sum(map(_length, worst.groups)), room_of(longest, learner.limit.tokens))
     prompts = f"prompts of {len(worst.prompt_ids):,} tokens and " if worst.rows else ""
     done = "sampled, learnt, saved and loaded" if worst.rows else "learnt, saved and loaded"
     return (
