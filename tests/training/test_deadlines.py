@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from toy_runs import Listener, small_letters, trainer_of
@@ -138,6 +139,16 @@ def test_a_reward_that_never_returns_ends_the_run_and_names_itself(tmp_path):
     run = tmp_path / "toy"
     assert '"status": "failed"' in (run / "run.json").read_text()
     assert "in sleeper" in (run / "log").read_text()
+
+
+def test_a_stop_counts_less_than_the_shortest_deadline(tmp_path, monkeypatch):
+    """The first look that comes after an hour's stop."""
+    said, stopped = [], time.monotonic() + 3600
+    section = DeadlinesSection(grade=2.0)
+    with Deadlines(section, tmp_path / "log", said.append) as deadlines, deadlines.waiting("grade", "judge"):
+        monkeypatch.setattr("groupwise.training.deadlines.time", SimpleNamespace(monotonic=lambda: stopped))
+        time.sleep(0.7)
+    assert said == []
 
 
 STOPPED = """

@@ -42,8 +42,9 @@ from groupwise.training.watchdog import Watchdog
 
 GRACE = 20.0
 """Seconds from the deadline to the exit, for what no signal ends."""
-_BEAT, _STRIDE = 1.0, 5
-"""Seconds between two looks, and how many of these a look counts at most."""
+_BEAT, _STRIDE = 1.0, 2
+"""Seconds between two looks, and how many of these a look counts at most: half of the shortest deadline, so that a
+stop never is one by itself."""
 
 
 class _MissedError(BaseException):

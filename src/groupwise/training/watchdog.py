@@ -30,8 +30,8 @@ from typing import IO
 
 _STACKS = "SIGVTALRM"
 """Nobody else here uses it."""
-_LOOK, _STRIDE, _WRITING = 1.0, 2.0, 1.0
-"""Seconds between two looks, how many of them one look counts at most, and how many the stacks are given."""
+_LOOK, _STRIDE, _WRITING = 1.0, 2, 1.0
+"""Seconds between two looks, how many looks one counts for at most, and how many seconds the stacks are given."""
 
 
 class Watchdog:
@@ -76,9 +76,10 @@ def _listen(pid: int, log: str) -> None:
         signal.signal(signal.Signals[name], signal.SIG_IGN)
     allowed, silent, looked = math.inf, 0.0, time.monotonic()
     while silent <= allowed and os.getppid() == pid:
-        ready, _, _ = select.select([0], [], [], min(_LOOK, max(allowed - silent, 0.05)))
+        look = min(_LOOK, allowed / 4)
+        ready, _, _ = select.select([0], [], [], look)
         moment = time.monotonic()
-        passed, looked = min(moment - looked, _STRIDE), moment
+        passed, looked = min(moment - looked, _STRIDE * look), moment
         if ready:
             heard = os.read(0, 1 << 16)  # whole lines: short writes to a pipe are never torn
             if not heard:
