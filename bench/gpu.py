@@ -8,8 +8,8 @@
 - step: seconds of a whole step, TRL with HF generate beside it if it is installed
 - schedule: the hours of 500 steps of 7 problems with 8 completions of up to 400 tokens, on 1.5 billion parameters
 
-Shapes are Qwen2.5's, weights are random, so no completion ends before its cap. What the time is not enough for is left
-out and named.
+Shapes are Qwen2.5's, weights are random, so no completion ends before its cap. What the time is not enough for is
+broken off, left out and named.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import gc
 import os
 import random
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ import torch
 from arithmetic import Step, body_parameters, operations
 from gpu_tables import devices
 from groupwise import Trainer
+from groupwise.engines.choice import choose_decoder
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.learner.learner import Learner
 from groupwise.training.loop import learner_of
@@ -69,12 +71,29 @@ FULL = Plan(QWEN, (8, 64, 256, 512), prompt=200, decoded=(16, 272), problems=7, 
 TINY = Plan({"tiny": Shape(32, 2, 4, 2, 64, 512)}, (8, 16), prompt=20, decoded=(4, 12), problems=2, cap=8, steps=1)
 
 
-class Clock:
-    """Seconds, once the device has done what it was told; and what is left of the time for all."""
+class OutOfTimeError(Exception):
+    """The time for all is over."""
 
-    def __init__(self, device: torch.device, minutes: float) -> None:
+
+class Clock:
+    """Seconds, once the device has done what it was told; and what is left of the time for all, at whose end whatever
+    is measured is broken off."""
+
+    def __init__(self, device: torch.device) -> None:
         self._device = device
+
+    def begin(self, minutes: float) -> None:
+        """So much time from now on."""
         self._ends = time.perf_counter() + 60 * minutes
+        signal.signal(signal.SIGALRM, self._break_off)
+        signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+
+    def stop(self) -> None:
+        """Nothing is measured any more."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _break_off(self, number: int, frame: object) -> None:
+        raise OutOfTimeError
 
     def seconds(self, work: Callable[[], object]) -> float:
         self._wait()
@@ -162,8 +181,10 @@ def learn(learner: Learner, workload: Workload, clock: Clock) -> dict:
     return {"seconds": spent, "rate": rate}
 
 
-def measure_shape(name: str, shape: Shape, plan: Plan, device: torch.device, clock: Clock, bandwidth: float) -> dict:
-    """Decode, update and whole step of one shape, in that order, on one model."""
+def measure_shape(
+    found: dict, name: str, shape: Shape, plan: Plan, device: torch.device, clock: Clock, bandwidth: float
+) -> None:
+    """Decode, update and whole step of one shape, in that order, on one model, into `found`."""
     say(f"{name}: {shape}")
     workload = Workload(name, "", shape, plan.problems, 8, (plan.prompt, plan.prompt), plan.cap)
     tokenizer = tokenizer_of(shape.vocabulary)
@@ -175,7 +196,9 @@ def measure_shape(name: str, shape: Shape, plan: Plan, device: torch.device, clo
             workload, model, folder, steps=plan.steps + 1, dtype="bf16", device=device.type, tokenizer=tokenizer
         )
         parts = trainer.prepare()
-        found: dict = {"attention": parts.policy.attention, "decode": []}
+        found["attention"] = parts.policy.attention
+        found["decoder"] = getattr(choose_decoder(parts.policy), "__name__", "")
+        say(f"  {found['attention']} attention, {found['decoder']}")
         for rows in plan.rows:
             if clock.left() < 60:
                 say(f"  decode, {rows} rows: no time left")
@@ -189,32 +212,39 @@ def measure_shape(name: str, shape: Shape, plan: Plan, device: torch.device, clo
             say(f"  step: {min(row['seconds'] for row in found['step']):.2f} s")
     if device.type == "cuda":
         found["peak_gb"] = torch.cuda.max_memory_allocated() / 2**30
-    return found
 
 
-def step_of_trl(shape: Shape, plan: Plan, like: list[dict], device: torch.device) -> dict:
+def step_of_trl(shape: Shape, plan: Plan, like: list[dict], device: torch.device, seconds: float) -> dict:
     """The same step by TRL in a process of its own: HF generate, all of a group at once, weights in bf16."""
     workload = Workload("gpu", "", shape, plan.problems, 8, (plan.prompt, plan.prompt), plan.cap)
-    result = trl(workload, {"steps": like}, steps=2, generate="hf", micro_batch=8, device=device.type)
+    result = trl(workload, {"steps": like}, steps=2, generate="hf", micro_batch=8, device=device.type, seconds=seconds)
     return {"step": result["steps"][1:]}
 
 
 def measure(plan: Plan, device: torch.device, minutes: float) -> dict:
-    """Everything, as one entry of the results."""
-    clock = Clock(device, minutes)
+    """Everything, as one entry of the results, or as much of it as there was time for."""
+    clock = Clock(device)
     limits = device_limits(device, clock)
     say(f"copy {limits['bandwidth'] / 1e9:,.0f} GB/s, bf16 multiplication {limits['gemm'] / 1e12:,.1f} TFLOP/s")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     sheet = next((rate for part, rate in DATASHEET.items() if part in name), None)
-    entry: dict = {"device": name, **limits, "datasheet": sheet, "schedule_cap": plan.cap, "shapes": {}}
-    for shape_name, shape in plan.shapes.items():
-        entry["shapes"][shape_name] = measure_shape(shape_name, shape, plan, device, clock, limits["bandwidth"])
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-    smallest = next(iter(plan.shapes))
-    entry["trl"] = trl_beside(plan, plan.shapes[smallest], entry["shapes"][smallest], device, clock)
+    shapes: dict[str, dict] = {shape: {"decode": []} for shape in plan.shapes}
+    entry = {"device": name, **limits, "datasheet": sheet, "schedule_cap": plan.cap, "shapes": shapes}
+    entry["trl"] = "no time left"
+    try:
+        clock.begin(minutes)
+        for shape_name, shape in plan.shapes.items():
+            measure_shape(shapes[shape_name], shape_name, shape, plan, device, clock, limits["bandwidth"])
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+        smallest = next(iter(plan.shapes))
+        entry["trl"] = trl_beside(plan, plan.shapes[smallest], shapes[smallest], device, clock)
+    except OutOfTimeError:
+        say("  no time left: what runs is broken off")
+    finally:
+        clock.stop()
     return entry
 
 
@@ -225,7 +255,7 @@ def trl_beside(plan: Plan, shape: Shape, ours: dict, device: torch.device, clock
     if "step" not in ours or clock.left() < 90:
         return "no time left"
     try:
-        return step_of_trl(shape, plan, ours["step"], device)
+        return step_of_trl(shape, plan, ours["step"], device, clock.left() - 5)
     except MeasurementError as error:
         return f"failed: {error}"
 
@@ -235,7 +265,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiny", action="store_true", help="toy sizes")
-    parser.add_argument("--minutes", type=float, default=7.0, help="no new measurement begins after this long")
+    parser.add_argument("--minutes", type=float, default=7.5, help="all is over after this long")
     parser.add_argument("--out", type=Path, help="folder for the results; docs on a GPU, else build/bench")
     arguments = parser.parse_args()
     there = arguments.device == "cpu" or torch.cuda.is_available()

@@ -49,8 +49,11 @@ def ours(workload: Workload, *, steps: int, dtype: str = "fp32", device: str = "
     )
 
 
-def trl(workload: Workload, like: dict, *, steps: int, device: str = "cpu", **settings) -> dict:
-    """Measure TRL's side on the prompts that our side drew. `settings` are `micro_batch`, `generate` and `only`."""
+def trl(
+    workload: Workload, like: dict, *, steps: int, device: str = "cpu", seconds: float | None = None, **settings
+) -> dict:
+    """Measure TRL's side on the prompts that our side drew, within so many seconds. `settings` are `micro_batch`,
+    `generate` and `only`."""
     words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
     say(f"  TRL {workload.name}, {words}: {steps} steps")
     options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
@@ -60,7 +63,7 @@ def trl(workload: Workload, like: dict, *, steps: int, device: str = "cpu", **se
         json.dump(like, drawn)
         drawn.flush()
         options += ["--like", drawn.name, "--steps", steps, "--device", device]
-        return result_of(trl_python(), "trl_side.py", workload, model_folder(workload.shape), *options)
+        return result_of(trl_python(), "trl_side.py", workload, model_folder(workload.shape), *options, seconds=seconds)
 
 
 def trl_python() -> str | None:
@@ -73,22 +76,25 @@ def trl_python() -> str | None:
     return sys.executable if importlib.util.find_spec("trl") else None
 
 
-def result_of(python, script: str, workload: Workload, folder: Path, *options) -> dict:
+def result_of(python, script: str, workload: Workload, folder: Path, *options, seconds: float | None = None) -> dict:
     """Run a measuring process and return what it wrote."""
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "out.json"
-        run(python, script, workload.to_json(), folder, out, *options)
+        run(python, script, workload.to_json(), folder, out, *options, seconds=seconds)
         return json.loads(out.read_text())
 
 
-def run(python, script: str, *arguments) -> str:
+def run(python, script: str, *arguments, seconds: float | None = None) -> str:
     """Run a script of this folder to its end; returns what it printed, which is shown only if it fails."""
     command = [str(part) for part in (python, HERE / script, *arguments)]
     # Measured is what the settings say, not what this shell happens to say.
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise MeasurementError("no time left") from None
     if done.returncode:
         lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
         raise MeasurementError(lines[-1] if lines else f"{script} ended with code {done.returncode}")

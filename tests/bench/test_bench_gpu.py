@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import gpu
 from gpu import QWEN, bytes_of_a_step
+from gpu_tables import devices
 from workloads import Shape
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,20 @@ def test_it_runs_on_a_toy(tmp_path):
     assert all(row["rate"] > 0 for row in tiny["decode"])
     assert tiny["update"]["rate"] > 0 and tiny["step"][0]["seconds"] > 0
     assert "| tiny | 8 |" in done.stdout
+
+
+def test_what_there_is_no_time_for_is_broken_off_and_named(monkeypatch):
+    """Three seconds, and a measurement that takes an hour."""
+    began = time.monotonic()
+    monkeypatch.setattr(gpu, "decode", lambda *_: time.sleep(3600))
+    monkeypatch.setattr(gpu.Clock, "left", lambda self: 3600)
+    entry = gpu.measure(gpu.TINY, torch.device("cpu"), minutes=0.05)
+    assert time.monotonic() - began < 60
+    assert entry["trl"] == "no time left"
+    assert entry["shapes"]["tiny"]["decode"] == []
+    assert "update" not in entry["shapes"]["tiny"]
+    stamp = dict.fromkeys(("date", "commit", "machine", "versions"), "")
+    assert "| tiny | not measured |" in devices({"cpu": {**entry, "command": "", "stamp": stamp}})
 
 
 @pytest.mark.parametrize("options", [["--device", "cpu"], ["--device", "cuda", "--tiny"]])

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from groupwise.engines.cache import BranchCache
+from groupwise.engines.fixed_cache import FixedCache
 from groupwise.models.attention import Terms
 
 HEADS, KV_HEADS, KEY, VALUE = 4, 2, 3, 5
@@ -22,8 +23,8 @@ class Row:
 class Mirror:
     """A cache, and beside it rows that remember everything in plain lists."""
 
-    def __init__(self, terms, seed=0):
-        self.cache, self.terms = BranchCache(torch.device("cpu")), terms
+    def __init__(self, terms, kind=BranchCache, seed=0):
+        self.cache, self.terms = kind(torch.device("cpu")), terms
         self.rows, self.trunk_lengths = [], []
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -51,17 +52,19 @@ class Mirror:
 
     def step(self):
         """One token in every row, checked in every layer."""
-        count = len(self.rows)
         self.cache.begin()
-        assert self.cache.positions.tolist() == [
+        positions = self.cache.positions.tolist()
+        count, there = len(self.rows), len(positions)  # a fixed cache has rows beside ours
+        assert positions[:count] == [
             trunk + row.length for trunk, row in zip(self.trunk_lengths, self.rows, strict=True)
         ]
         for layer in LAYERS:
             query, key, value = (
-                self.noise(count, heads, 1, size) for heads, size in ((HEADS, KEY), (KV_HEADS, KEY), (KV_HEADS, VALUE))
+                self.noise(there, heads, 1, size) for heads, size in ((HEADS, KEY), (KV_HEADS, KEY), (KV_HEADS, VALUE))
             )
             found = self.cache.attend(layer, query, key, value, self.terms)
-            assert found.shape == (count, 1, HEADS, VALUE)
+            assert found.shape == (there, 1, HEADS, VALUE)
+            assert found.isfinite().all()
             for i, row in enumerate(self.rows):
                 row.seen[layer].append((key[i : i + 1], value[i : i + 1]))
                 assert torch.allclose(found[i, 0], self.expected(query[i, :, 0], row.seen[layer]), atol=1e-12, rtol=0)
@@ -86,11 +89,13 @@ TERMS = [
     Terms(0.4, 9, 0.8),
     Terms(0.4, 1000, None),
 ]
+both_kinds = pytest.mark.parametrize("kind", [BranchCache, FixedCache])
 
 
+@both_kinds
 @pytest.mark.parametrize("terms", TERMS, ids=str)
-def test_groups_come_go_and_are_joined(terms):
-    mirror = Mirror(terms)
+def test_groups_come_go_and_are_joined(terms, kind):
+    mirror = Mirror(terms, kind)
     mirror.admit((5, 3), (2, 1))
     for _ in range(4):
         mirror.step()
@@ -109,9 +114,10 @@ def test_groups_come_go_and_are_joined(terms):
         mirror.step()
 
 
+@both_kinds
 @pytest.mark.parametrize("terms", TERMS[::2], ids=str)
-def test_room_grows_at_64_and_128(terms):
-    mirror = Mirror(terms)
+def test_room_grows_at_64_and_128(terms, kind):
+    mirror = Mirror(terms, kind)
     mirror.admit((3, 2), (6, 1))
     for place in range(135):
         if place == 60:
@@ -121,9 +127,10 @@ def test_room_grows_at_64_and_128(terms):
         mirror.step()
 
 
-def test_columns_that_nobody_uses_any_more_go():
+@both_kinds
+def test_columns_that_nobody_uses_any_more_go(kind):
     """Rows that joined late stay small, however long the engine has been at work: 200 tokens on, 3 columns and room."""
-    mirror = Mirror(Terms(0.5, 9, None))
+    mirror = Mirror(Terms(0.5, 9, None), kind)
     mirror.admit((4, 2))
     for joined in range(10):
         for _ in range(20):
@@ -134,7 +141,8 @@ def test_columns_that_nobody_uses_any_more_go():
     assert mirror.cache._columns == 1
     mirror.step()
     mirror.step()
-    assert {keys.shape[2] for keys, _ in mirror.cache._branches.values()} == {1 + 64}
+    room = 64 if kind is FixedCache else 1 + 64
+    assert {keys.shape[2] for keys, _ in mirror.cache._branches.values()} == {room}
 
 
 def test_a_step_writes_one_column_and_copies_nothing_else():
@@ -152,8 +160,9 @@ def test_a_step_writes_one_column_and_copies_nothing_else():
         assert changed == ([1] if branch else [])
 
 
-def test_everything_may_leave():
-    mirror = Mirror(Terms(0.5, 7, None))
+@both_kinds
+def test_everything_may_leave(kind):
+    mirror = Mirror(Terms(0.5, 7, None), kind)
     mirror.admit((4, 2))
     mirror.step()
     mirror.keep()
@@ -165,8 +174,9 @@ def test_everything_may_leave():
         mirror.step()
 
 
-def test_one_prompt_one_row():
-    mirror = Mirror(Terms(1.0, None, None))
+@both_kinds
+def test_one_prompt_one_row(kind):
+    mirror = Mirror(Terms(1.0, None, None), kind)
     mirror.admit((1, 1))
     for _ in range(3):
         mirror.step()

@@ -8,9 +8,11 @@ from safetensors import SafetensorError
 from toy_runs import TIMES, Listener
 from toy_runs import trainer_of as without_preflight
 
+from frozen import FrozenGraphs
 from groupwise.engines.choice import choose_decoder
 from groupwise.engines.decoders import TrunkAndBranchDecoder
 from groupwise.engines.embedded import EmbeddedEngine
+from groupwise.engines.graphed import GraphedDecoder
 from groupwise.errors import EngineError, LearnerError, RunError
 from groupwise.runs.folder import RunFolder
 from groupwise.training import plan as plan_file
@@ -178,6 +180,18 @@ def test_learning_and_sampling_take_turns(tmp_path):
     held = {phase: sum(parts.values()) for phase, parts in plan.phases().items()}
     assert plan.peak == held["always"] + max(held["learning"], held["sampling"])
     assert sum(held.values()) == sum(plan.parts.values())
+
+
+def test_room_for_keys_that_stays_is_there_while_learning_too(tmp_path, monkeypatch):
+    """As with CUDA graphs, which know it by its address."""
+    monkeypatch.setattr("groupwise.training.plan.choose_decoder", lambda policy: GraphedDecoder)
+    parts = trainer_of(tmp_path).parts
+    # 2 layers x (keys and values) x 1 head of 8 numbers in fp32, for 2 prompts and 8 rows of 64 tokens each
+    size = 2 * 2 * 8 * 4 * 64 * (2 + 8)
+    for memory, phase in ((16 * size, "always"), (16 * size - 1, "sampling")):
+        monkeypatch.setattr("groupwise.engines.graphed.graphs_of", lambda device, memory=memory: FrozenGraphs(memory))
+        plan = memory_plan(parts)
+        assert [name for name, held in plan.phases().items() if held.get("keys and values") == size] == [phase]
 
 
 @pytest.mark.parametrize(

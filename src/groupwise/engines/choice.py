@@ -16,9 +16,11 @@ from torch import Tensor
 
 from groupwise.engines.decoders import Decoder, PlainDecoder, RereadingDecoder, TrunkAndBranchDecoder
 from groupwise.engines.fused import FusedDecoder, UnfitError
+from groupwise.engines.graphed import GraphedDecoder
 from groupwise.engines.native import NativeDecoder
 from groupwise.models.policy import Policy
 from groupwise.models.selfcheck import differs, probe
+from groupwise.models.transfer import on_device
 from groupwise.models.trees import Tree
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ MakeDecoder: TypeAlias = Callable[[Policy], Decoder]
 
 def choose_decoder(policy: Policy) -> MakeDecoder:
     """The fastest that is proven. That there is nothing but the one without a cache is said in one line."""
-    trunk_and_branch: list[MakeDecoder] = [NativeDecoder, FusedDecoder, TrunkAndBranchDecoder]
+    trunk_and_branch: list[MakeDecoder] = [NativeDecoder, GraphedDecoder, FusedDecoder, TrunkAndBranchDecoder]
     with_cache = trunk_and_branch if policy.attention == "trunk_and_branch" else [PlainDecoder]
     why = ""
     for make in with_cache:
@@ -68,7 +70,7 @@ def _decoded(decoder: Decoder, tree: Tree) -> Tensor:
     logits = decoder.admit([tree.trunk], [len(rows)])
     logprobs: dict[tuple[int, int], Tensor] = {}
     for place in range(max(map(len, tree.branches))):
-        tokens_B = torch.tensor([tree.branches[row][place] for row in rows], device=logits.device)
+        tokens_B = on_device([tree.branches[row][place] for row in rows], logits.device)
         chosen_B = torch.log_softmax(logits.double(), -1).gather(-1, tokens_B[:, None])[:, 0]
         logprobs |= {(row, place): logprob for row, logprob in zip(rows, chosen_B, strict=True)}
         going = [i for i, row in enumerate(rows) if len(tree.branches[row]) > place + 1]
@@ -76,5 +78,5 @@ def _decoded(decoder: Decoder, tree: Tree) -> Tensor:
             break
         decoder.keep(going)
         rows = [rows[i] for i in going]
-        logits = decoder.step(tokens_B[torch.tensor(going, device=logits.device)])
+        logits = decoder.step(tokens_B[on_device(going, logits.device)])
     return torch.stack([logprobs[key] for key in sorted(logprobs)])

@@ -14,6 +14,7 @@ from groupwise.engines.holding import Batch, Holding, bytes_per_token
 from groupwise.engines.tape import Hide, Replayed
 from groupwise.models.layout import PackedLayout
 from groupwise.models.policy import Policy
+from groupwise.models.transfer import on_device
 from groupwise.models.trees import PackedTrees, Tree
 
 
@@ -60,10 +61,10 @@ class _Hidden:
 class TrunkAndBranchDecoder:
     """Prompts are read in one packed pass; their keys and values are kept once per group. Rows join at any time."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, cache: BranchCache | None = None) -> None:
         self._policy = policy
         self._last_position = policy.context - 1
-        self._cache = BranchCache(policy.device)
+        self._cache = BranchCache(policy.device) if cache is None else cache
         self._windows: dict[nn.Module, int | None] = {}
         """What each layer asked for when it read prompts."""
         self._next_logits = Replayed(self._forward)
@@ -75,9 +76,8 @@ class TrunkAndBranchDecoder:
         """Nothing that could go."""
 
     def holds(self, batch: Batch) -> Holding:
-        """A prompt's keys and values once, the branches in columns with room for more."""
-        tokens = batch.prompts * batch.prompt + batch.rows * self._cache.room_for(batch.completion)
-        return Holding(0, bytes_per_token(self._policy) * tokens)
+        """What the cache has room for."""
+        return Holding(0, bytes_per_token(self._policy) * self._cache.tokens_for(batch))
 
     def admissible(self, prompt_lengths: Sequence[int], busy: bool) -> int:
         """All of them."""
@@ -87,7 +87,8 @@ class TrunkAndBranchDecoder:
         """See `Decoder`."""
         trunks, logits = self._read(prompts)
         self._cache.admit(trunks, rows)
-        return logits.repeat_interleave(torch.tensor(rows, device=self._policy.device), 0)
+        of_row = [i for i, n in enumerate(rows) for _ in range(n)]
+        return logits.index_select(0, on_device(of_row, self._policy.device))
 
     def _read(self, prompts: Sequence[Sequence[int]]) -> tuple[dict[nn.Module, list[tuple[Tensor, Tensor]]], Tensor]:
         """Keys and values by layer and prompt [1, kv heads, tokens, dim], and the logits behind each prompt."""
@@ -96,22 +97,28 @@ class TrunkAndBranchDecoder:
         layout = PackedLayout(packed, lambda layer, _, k, v: trunks.setdefault(layer, []).append((k, v)))
         features = self._run(packed.ids, packed.positions, layout)[0]
         self._windows |= dict(layout.heard)
-        last = torch.tensor([span.trunk.stop - 1 for span in packed.spans], device=self._policy.device)
+        last = on_device([span.trunk.stop - 1 for span in packed.spans], self._policy.device)
         return trunks, self._policy.head(features[last])
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """See `Decoder`."""
         self._cache.begin()
-        positions = self._cache.positions.clamp(max=self._last_position)
-        return self._next_logits(tokens_B[:, None], positions[:, None])
+        return self._next_logits(tokens_B[:, None], self._positions()[:, None])
 
     def keep(self, index: Sequence[int]) -> None:
         """See `Decoder`."""
         self._cache.keep(index)
 
+    def _positions(self) -> Tensor:
+        """Where the open column's tokens stand; rows that are over may have gone past the last place."""
+        return self._cache.positions.clamp(max=self._last_position)
+
     def _forward(self, ids: Tensor, positions: Tensor, hide: Hide) -> Tensor:
-        features = self._run(ids, positions, _Hidden(hide(self._cache.attend)))
-        return self._policy.head(features[:, 0])
+        return self._policy.head(self._behind(ids, positions, hide))
+
+    def _behind(self, ids: Tensor, positions: Tensor, hide: Hide) -> Tensor:
+        """Features behind each row's newest token."""
+        return self._run(ids, positions, _Hidden(hide(self._cache.attend)))[:, 0]
 
     def _run(self, ids: Tensor, positions: Tensor, layout: Any) -> Tensor:
         output = self._policy.run_backbone(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
@@ -145,8 +152,8 @@ class PlainDecoder:
     def admit(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
         """See `Decoder`."""
         self._state = {}
-        logits = self._run(torch.tensor([list(prompt) for prompt in prompts], device=self._policy.device))
-        index = torch.arange(len(prompts)).repeat_interleave(torch.tensor(rows)).to(self._policy.device)
+        logits = self._run(on_device([list(prompt) for prompt in prompts], self._policy.device))
+        index = on_device([i for i, n in enumerate(rows) for _ in range(n)], self._policy.device)
         self._reorder(index)
         return logits[index]
 
@@ -156,7 +163,7 @@ class PlainDecoder:
 
     def keep(self, index: Sequence[int]) -> None:
         """See `Decoder`."""
-        self._reorder(torch.tensor(index, dtype=torch.long, device=self._policy.device))
+        self._reorder(on_device(index, self._policy.device, torch.long))
 
     def _run(self, ids: Tensor) -> Tensor:
         output = self._policy.run_backbone(input_ids=ids, use_cache=True, **self._state)
@@ -212,5 +219,5 @@ class RereadingDecoder:
     def _next_logits(self, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> Tensor:
         # Features predict the tokens of a branch. One token more, whichever, and the last of them predict the next.
         features = self._policy.features([Tree(prompt, ((*drawn, 0),)) for prompt, drawn in rows])
-        lengths = torch.tensor([len(drawn) + 1 for _, drawn in rows], device=self._policy.device)
+        lengths = on_device([len(drawn) + 1 for _, drawn in rows], self._policy.device)
         return self._policy.head(features[lengths.cumsum(0) - 1])

@@ -89,7 +89,8 @@ class EmbeddedEngine:
         pieces = [tuple(seeds[i : i + rows]) for i in range(0, len(seeds), rows)]
         futures = [loop.create_future() for _ in pieces]
         if self._task is not None and self._task.get_loop() is not loop:
-            self._forget()  # that loop was left in the middle, and whoever waits in it waits in vain
+            if not self._task.done():
+                self._forget()  # that loop was left in the middle, and whoever waits in it waits in vain
             self._task = None
         for piece, future in zip(pieces, futures, strict=True):
             self._waiting.append(Request(tuple(prompt_ids), sampling, piece, limit, future))

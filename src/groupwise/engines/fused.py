@@ -83,9 +83,8 @@ class FusedDecoder(TrunkAndBranchDecoder):
     def step(self, tokens_B: Tensor) -> Tensor:
         """See `Decoder`."""
         self._cache.begin()
-        positions = self._cache.positions.clamp(max=self._last_position)
         x = self._base.embed_tokens(tokens_B)
-        cos, sin = (angle[:, 0, None] for angle in self._base.rotary_emb(x, positions[:, None]))
+        cos, sin = (angle[:, 0, None] for angle in self._base.rotary_emb(x, self._positions()[:, None]))
         for layer in self._layers:
             x = self._through(layer, x, cos, sin)
         weight, floor = self._norm

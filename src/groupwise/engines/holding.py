@@ -31,6 +31,8 @@ class Holding:
 
     weights: int
     keys_and_values: int
+    stays: bool = False
+    """Whether the room for keys and values is kept while nobody samples."""
 
 
 def bytes_per_token(policy: Policy) -> int:

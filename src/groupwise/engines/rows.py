@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from groupwise.engines import drawing
 from groupwise.engines.loops import Loops
 from groupwise.engines.sampler import draw, uniforms
+from groupwise.models.transfer import on_device
 from groupwise.types import Completion, FinishReason, Sampling
 
 _ROOM = 64
@@ -293,4 +294,4 @@ class Rows:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def _integers(self, values: Sequence[int]) -> Tensor:
-        return torch.tensor(list(values), dtype=torch.long, device=self._device)
+        return on_device(list(values), self._device, torch.long)

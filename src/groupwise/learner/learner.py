@@ -35,6 +35,7 @@ from groupwise.models.allocator import keep_freed_memory
 from groupwise.models.policy import Policy
 from groupwise.models.reference import Reference
 from groupwise.models.scarce import is_out_of_memory
+from groupwise.models.transfer import on_device
 from groupwise.types import Group
 
 
@@ -287,7 +288,7 @@ class Learner:
             assert self.reference is not None
             reference_T = self._scorer.gather(batches, self.reference.active())
         if self._algorithm.looks_ahead:
-            draws_T = draws_of(groups, self._steps).to(device=self.policy.device, dtype=self._dtype)
+            draws_T = on_device(draws_of(groups, self._steps), self.policy.device, self._dtype)
         return Anchors(old_T, reference_T, draws_T, sampler_is_exact)
 
     def _look_ahead(self, update: OneUpdate, anchors: Anchors) -> Sequence[Whole | None]:

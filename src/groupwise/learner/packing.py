@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from groupwise.models.transfer import on_device
 from groupwise.models.trees import Tree
 from groupwise.types import Group
 
@@ -164,15 +165,15 @@ def _micro_batch(piece: Sequence[Weighted], device: torch.device, dtype: torch.d
 
     def spread(values: Sequence[float]) -> Tensor:
         """One value per rollout -> one per token."""
-        return torch.tensor(values, dtype=dtype).repeat_interleave(lengths).to(device)
+        return on_device(torch.tensor(values, dtype=dtype).repeat_interleave(lengths), device)
 
     return MicroBatch(
         trees=tuple(trees),
         advantages_T=spread([branch.advantage for branch, _ in piece]),
         weights_T=spread([weight for _, weight in piece]),
-        rollout_T=torch.arange(len(piece)).repeat_interleave(lengths).to(device),
-        sampled_T=torch.tensor([x for branch, _ in piece for x in branch.logprobs], dtype=dtype, device=device),
-        places_T=torch.cat([torch.arange(b.place, b.place + b.trained) for b, _ in piece]).to(device),
+        rollout_T=on_device(torch.arange(len(piece)).repeat_interleave(lengths), device),
+        sampled_T=on_device([x for branch, _ in piece for x in branch.logprobs], device, dtype),
+        places_T=on_device(torch.cat([torch.arange(b.place, b.place + b.trained) for b, _ in piece]), device),
     )
 
 

@@ -11,6 +11,8 @@ understood is refused with `UnsupportedError`, and the self-check at load turns 
 from __future__ import annotations
 
 import re
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -112,6 +114,27 @@ def attention_name(model: PreTrainedModel) -> str:
 def use_attention(model: PreTrainedModel, name: str) -> None:
     """Let the model run with that attention function from now on."""
     model.config._attn_implementation = name  # pyright: ignore[reportPrivateUsage]
+
+
+_LOOK = "warn_if_padding_and_no_attention_mask"
+
+
+@contextmanager
+def unpadded(models: Sequence[PreTrainedModel]) -> Generator[None]:
+    """Inside, these models (one and those in it) do not look for padding where they are given no mask, to warn of it: a
+    look at values, for which a GPU has to be waited for at every token."""
+    outermost = [model for model in models if _LOOK not in vars(model)]
+    for model in outermost:
+        vars(model)[_LOOK] = _say_nothing
+    try:
+        yield
+    finally:
+        for model in outermost:
+            del vars(model)[_LOOK]
+
+
+def _say_nothing(*_: Any) -> None:
+    """There is no padding."""
 
 
 def attention_is_replaceable(model: PreTrainedModel) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from groupwise.models.attention import Terms, attend
+from groupwise.models.transfer import on_device
 
 WASTE = 1.25
 """A block may compute so many times the query-key pairs that its lines would need alone, ..."""
@@ -49,15 +50,16 @@ class _Block:
         within_line = torch.minimum(column, length - 1)
         front = torch.arange(prefix)[None]
         queries, positions = start + within_line, followed + within_line
-        real_front, self._real = front < followed, column < length
-        self.places = queries[self._real].to(device)
+        real_front, real = front < followed, column < length
+        self.places = on_device(queries[real], device)
         """Where in the row the outputs belong."""
-        self._queries = queries.to(device)
-        self._keys = torch.cat([follows + front * real_front, queries], 1).to(device)
-        self._positions = positions.to(device)
-        self._key_positions = torch.cat([front.expand(len(lines), -1), followed + column], 1).to(device)
-        self._key_real = torch.cat([real_front, self._real], 1).to(device)
-        self._real = self._real.to(device)
+        self._queries = on_device(queries, device)
+        self._keys = on_device(torch.cat([follows + front * real_front, queries], 1), device)
+        self._positions = on_device(positions, device)
+        self._key_positions = on_device(torch.cat([front.expand(len(lines), -1), followed + column], 1), device)
+        self._key_real = on_device(torch.cat([real_front, real], 1), device)
+        self._real = on_device(real.flatten().nonzero()[:, 0], device)
+        """As numbers: what a mask takes out, a GPU would have to count first."""
         self._plain = prefix == 0
         self._reach = longest + prefix
         self._masks: dict[int | None, Tensor | None] = {}
@@ -66,7 +68,8 @@ class _Block:
         """[tokens, heads, dim] of the packed row -> [real tokens of the block, heads, dim]."""
         q = _taken(query, self._queries).transpose(1, 2)
         k, v = (_taken(x, self._keys).transpose(1, 2) for x in (key, value))
-        return attend(q, k, v, self._visible(terms.window), terms).transpose(1, 2)[self._real]
+        out = attend(q, k, v, self._visible(terms.window), terms).transpose(1, 2)
+        return out.flatten(0, 1).index_select(0, self._real)
 
     def _visible(self, window: int | None) -> Tensor | None:
         """[lines, 1, queries, keys]; `None` where causality alone says it, which also hides padding at the end."""

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from groupwise.models.places import Places
+from groupwise.models.transfer import on_device
 
 CALL, GATHER, PAIR = 60.0, 1.0, 2.3e-4
 """On the CPU, in microseconds, both passes together: what a call costs; what it costs to take a token out of the row
@@ -186,9 +187,7 @@ class _CudaCall:
         self.queries = Places([line.queries for line in seen], device, padded=False)
         self.keys = self.queries if causal else Places([line.keys for line in seen], device, padded=False)
         keys, queries = zip(*(line.lengths for line in seen), strict=True)
-        starts_q, starts_k = (
-            torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device) for lengths in (queries, keys)
-        )
+        starts_q, starts_k = (on_device([0, *accumulate(lengths)], device, torch.int32) for lengths in (queries, keys))
         # With a single query per line the kernel swaps heads and queries, and the logsumexp with them.
         self._lines = (starts_q, starts_k, max(2, *queries), max(keys), 0.0, causal)
 

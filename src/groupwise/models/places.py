@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from groupwise.models.transfer import on_device
+
 
 class Places:
     """Where some runs of tokens lie in the packed row, which is [1, heads, tokens, ...] here.
@@ -31,10 +33,10 @@ class Places:
         column = torch.arange(longest)[None]
         real = column < length
         index = start + torch.minimum(column, length - 1)
-        self._hidden = (~real)[:, None].to(device)
-        self._real = real.flatten().nonzero()[:, 0].to(device)
-        self._places = index[real].to(device)
-        self._index = index.flatten().to(device) if padded else self._places
+        self._hidden = on_device((~real)[:, None], device)
+        self._real = on_device(real.flatten().nonzero()[:, 0], device)
+        self._places = on_device(index[real], device)
+        self._index = on_device(index.flatten(), device) if padded else self._places
 
     def take(self, row: Tensor) -> Tensor:
         """[1, heads, tokens, ...] -> [lines, heads, longest, ...] or [1, heads, joined, ...]."""

@@ -20,12 +20,13 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from groupwise.models.attention import NAME, attention_name, use_attention
+from groupwise.models.attention import NAME, attention_name, unpadded, use_attention
 from groupwise.models.features import predicting
 from groupwise.models.fused import Fused
 from groupwise.models.head import Head
 from groupwise.models.layout import PackedLayout
 from groupwise.models.tiles import scored
+from groupwise.models.transfer import on_device
 from groupwise.models.trees import PackedTrees, Tree, targets_of
 
 Attention = Literal["trunk_and_branch", "plain"]
@@ -61,6 +62,7 @@ class Policy:
         """The trained weights as they were where training began, once a reference that stays there needs them: in the
         same program a later run of the same policy is held against the same."""
         self._fused = Fused(model)
+        self._models = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
 
     @property
     def device(self) -> torch.device:
@@ -163,7 +165,7 @@ class Policy:
         before = attention_name(self.model)
         use_attention(self.model, NAME)
         try:
-            with self._fused.at_work():
+            with self._fused.at_work(), unpadded(self._models):
                 yield
         finally:
             use_attention(self.model, before)
@@ -186,8 +188,8 @@ class Policy:
 
     def _run_padded(self, rows: Sequence[Sequence[int]]) -> Any:
         longest = max(map(len, rows))
-        ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=self.device)
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        ids = on_device([[*row, *[row[-1]] * (longest - len(row))] for row in rows], self.device)
+        lengths = on_device([len(row) for row in rows], self.device)
         mask = (torch.arange(longest, device=self.device)[None] < lengths[:, None]).long()
         return self.run_backbone(input_ids=ids, attention_mask=mask, use_cache=False)
 

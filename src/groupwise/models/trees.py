@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from groupwise.models.transfer import on_device
+
 
 @dataclass(frozen=True, slots=True)
 class Tree:
@@ -95,17 +97,17 @@ class PackedTrees:
                 branches.append(fed)
             spans.append(Span(trunk, tuple(branches)))
         return cls(
-            ids=torch.tensor([ids], device=device),
-            positions=torch.tensor([positions], device=device),
+            ids=on_device([ids], device),
+            positions=on_device([positions], device),
             spans=tuple(spans),
-            sources_T=torch.tensor(sources, dtype=torch.long, device=device),
+            sources_T=on_device(sources, device, torch.long),
             targets_T=targets_of(trees, device),
-            first_B=torch.tensor(first, dtype=torch.long, device=device),
-            silent_T=torch.tensor(silent, dtype=torch.long, device=device),
+            first_B=on_device(first, device, torch.long),
+            silent_T=on_device(silent, device, torch.long),
         )
 
 
 def targets_of(trees: Sequence[Tree], device: torch.device) -> Tensor:
     """All completion tokens that are asked for, in order, tree by tree and branch by branch."""
     flat = [branch[place] for tree in trees for i, branch in enumerate(tree.branches) for place in tree.asked(i)]
-    return torch.tensor(flat, dtype=torch.long, device=device)
+    return on_device(flat, device, torch.long)

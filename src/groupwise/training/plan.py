@@ -126,7 +126,7 @@ def memory_plan(parts: Parts) -> MemoryPlan:
     with torch.random.fork_rng(), _gradients_aside(policy):
         make = choose_decoder(policy)
         held = _held_once_warm(policy)  # before the profiler keeps what it has seen
-        sampling = _sampling(policy, make(policy), shape.batch(rows, -(-rows // recipe.train.group_size)))
+        sampling, stays = _sampling(policy, make(policy), shape.batch(rows, -(-rows // recipe.train.group_size)))
         # From the second micro-batch on they are there: only what is made beside them is counted.
         for parameter in policy.trainable().values():
             parameter.grad = torch.zeros_like(parameter)
@@ -143,6 +143,7 @@ def memory_plan(parts: Parts) -> MemoryPlan:
         "weights": weights,
         "optimizer": 2 * state * trained + 4 * rounded,
         "reference": _bytes(policy.trainable().values()) if has_reference else 0,
+        **stays,
     }
     # A checkpoint is copied when the gradients are gone, and written while the next step is sampled.
     copied = policy.device.type == "cpu" and _saves_beside(recipe)
@@ -180,9 +181,9 @@ def _held_once_warm(policy: Policy) -> int:
     return resident() if policy.device.type == "cpu" else 0
 
 
-def _sampling(policy: Policy, decoder: Decoder, batch: Batch) -> dict[str, int]:
+def _sampling(policy: Policy, decoder: Decoder, batch: Batch) -> tuple[dict[str, int], dict[str, int]]:
     """Its copy of the weights; keys and values of full completions; what reading all prompts takes beyond these, which
-    are not there yet; the logits of a token."""
+    are not there yet; the logits of a token. And what of these stays while nobody samples."""
     prompt = Shape(batch.prompt, 1, 1, 1).trees(known_tokens(policy))[0].trunk
 
     def read() -> None:
@@ -196,12 +197,13 @@ def _sampling(policy: Policy, decoder: Decoder, batch: Batch) -> dict[str, int]:
         reading = batch.prompts * peak_of(read, policy.device).used
     finally:
         decoder.rest()
+    keys_and_values = {"keys and values": held.keys_and_values}
     return {
         "decoder": held.weights,
-        "keys and values": held.keys_and_values,
+        **({} if held.stays else keys_and_values),
         "reading prompts": max(reading - held.keys_and_values, 0),
         "logits of a token": 3 * batch.rows * policy.vocabulary * 4,
-    }
+    }, keys_and_values if held.stays else {}
 
 
 def _activations(policy: Policy, shape: Shape) -> Peak:
