@@ -85,7 +85,7 @@ STATE = {
     "models.policy.Policy": {
         "model": SAVED,
         "adapted": SAVED,
-        **dict.fromkeys(["tokenizer", "attention", "why_plain", "head", "beginning", "_fused"], GIVEN),
+        **dict.fromkeys(["tokenizer", "attention", "why_plain", "head", "beginning", "_fused", "_models"], GIVEN),
     },
     "learner.world.Alone": {},
     "training.companion.Nobody": {},
