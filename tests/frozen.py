@@ -5,7 +5,7 @@ writes into the memory of its old result. Python does not run. So a number that 
 would on a GPU, a tensor that has moved is not followed, and whoever looks at a value is refused.
 """
 
-from groupwise.engines.graphs import UncapturableError, Watch, tensors_of
+from groupwise.engines.watch import UncapturableError, Watch, tensors_of
 
 
 def memory_of(tensor):
@@ -19,12 +19,11 @@ class Recorder(Watch):
         super().__init__()
         self.calls = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def note(self, func, args, kwargs, result):
         if func.overloadpacket.__name__ in ("lift_fresh", "from_numpy"):  # `torch.tensor(...)` comes from the host
             raise UncapturableError("a capture allows no copy from the host")
-        result = super().__torch_dispatch__(func, types, args, kwargs)
-        self.calls.append((func, args, kwargs or {}, result))
-        return result
+        super().note(func, args, kwargs, result)
+        self.calls.append((func, args, kwargs, result))
 
 
 class Frozen:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from toy_engine import as_trees, gathered, ids, reported, sampled, without_ends
 
 from architectures import TRUNK_AND_BRANCH, alone, model_of, policy_of, tokens
@@ -19,8 +20,9 @@ from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.engines.fixed_cache import FixedCache
 from groupwise.engines.fused import UnfitError
 from groupwise.engines.graphed import GraphedDecoder
-from groupwise.engines.graphs import Launched, UncapturableError, Watch, graphs_of
+from groupwise.engines.graphs import Launched, graphs_of
 from groupwise.engines.holding import Batch, Holding
+from groupwise.engines.watch import UncapturableError, Watch, groups_on_the_device
 from groupwise.types import Sampling
 
 pytestmark = pytest.mark.usefixtures("by_torch")
@@ -35,6 +37,7 @@ def graphs(monkeypatch):
     made = FrozenGraphs()
     monkeypatch.setattr("groupwise.engines.graphed.graphs_of", lambda device: made)
     monkeypatch.setattr("groupwise.models.parts.fits", lambda *tensors: False)  # no operation of torch
+    monkeypatch.setattr("groupwise.engines.watch.groups_on_the_device", lambda x: True)  # as an H100 does in bf16
     return made
 
 
@@ -234,6 +237,7 @@ def test_no_more_than_so_many_are_kept(monkeypatch):
 
 
 X, MASK = torch.arange(6.0).reshape(2, 3), torch.tensor([[True, False, True], [False, True, True]])
+META, ONE_GROUP = torch.empty(3, device="meta", dtype=torch.long), torch.tensor([8], dtype=torch.int32)
 WAITED_FOR = {
     "a number": lambda: X.sum().item(),
     "a truth": lambda: bool(X.any()),
@@ -246,7 +250,20 @@ WAITED_FOR = {
     "counts": lambda: X[0].repeat_interleave(torch.ones(3, dtype=torch.long)),
     "another device": lambda: X.to("meta"),
     "a copy to another device": lambda: torch.empty(2, 3, device="meta").copy_(X),
+    "numbers of the host": lambda: torch.ops.aten.lift_fresh(torch.empty(3, device="meta")),  # `torch.tensor(...)`
+    "places that the host knows": lambda: torch.empty(2, 3, device="meta")[torch.tensor([0, 1])],
+    "a number written to places": lambda: torch.empty(3, device="meta").index_put_((META,), torch.tensor(1.0)),
+    "one of two numbers": lambda: torch.where(META > 0, META, torch.tensor(1)),
+    "a range to be found": lambda: X.histc(4),
+    "groups of rows": lambda: F.grouped_mm(torch.ones(8, 8), torch.ones(1, 8, 8), offs=ONE_GROUP),
+    "what consists of others": lambda: X.repeat_interleave(torch.ones(2, dtype=torch.long), dim=0),
+    "an operation of somebody else": lambda: torch.ops.groupwise_tests.sorted_out(X),
 }
+
+
+@torch.library.custom_op("groupwise_tests::sorted_out", mutates_args=())
+def sorted_out(x: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(sorted(x.flatten().tolist()))
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
@@ -262,7 +279,36 @@ def test_what_needs_no_waiting_is_left_alone(mode):
         y = X.softmax(-1).masked_fill(MASK, 0.0).index_select(0, X[:, 0].long().clamp(max=1)) @ X.t()
         y = torch.where(y > 0, y, 2 * y).to(torch.float64).view(2, -1)[:, :1].expand(2, 4).contiguous() + len(X)
         y[:, 0].copy_(y[:, 1])
+        y = y * torch.tensor(2.0) + X.histc(4, 0, 6)  # a number of the host is launched with a product
+        (torch.empty(2, device="meta") * torch.tensor(2.0)).fill_(torch.tensor(3.0))
+        F.layer_norm(y, (4,)).square_().sort(-1)
         assert y.shape == (2, 4)
+
+
+def test_groups_of_rows_are_read_by_the_host_but_on_some_devices(monkeypatch):
+    """As torch does it: in one kernel in bf16 on an H100 or B200, elsewhere one group after another."""
+    for capability, dtype, hip, on_the_device in [
+        ((9, 0), torch.bfloat16, None, True),
+        ((10, 0), torch.bfloat16, None, True),
+        ((8, 0), torch.bfloat16, None, False),
+        ((12, 0), torch.bfloat16, None, False),
+        ((9, 0), torch.float32, None, False),
+        ((9, 4), torch.bfloat16, "6.3", False),
+    ]:
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda device, capability=capability: capability)
+        monkeypatch.setattr("torch.version.hip", hip)
+        there = SimpleNamespace(device=torch.device("cuda:0"), dtype=dtype)
+        assert groups_on_the_device(there) is on_the_device
+    assert not groups_on_the_device(X.bfloat16())
+
+
+def test_groups_that_the_host_reads_are_not_captured(graphs, monkeypatch, caplog):
+    monkeypatch.setattr("groupwise.engines.watch.groups_on_the_device", groups_on_the_device)
+    policy = policy_of("qwen3-moe")
+    calls = calls_of()
+    assert worst(policy, "qwen3-moe", calls, sampled(policy, calls)) < 1e-5
+    assert graphs.captures == 0
+    assert told(caplog)
 
 
 def test_only_this_thread_is_watched():
@@ -342,12 +388,11 @@ class Waits(Watch):
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def note(self, *call):
         try:
-            return super().__torch_dispatch__(func, types, args, kwargs)
+            super().note(*call)
         except UncapturableError:
             self.count += 1
-            return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("family", ["graphed", "by torch"])

@@ -15,14 +15,13 @@ else, is called as it is for good.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Hashable
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from groupwise.engines.watch import UncapturableError, Watch
 from groupwise.models.scarce import is_out_of_memory
 from groupwise.models.trunk_attention import CLOSE
 
@@ -31,49 +30,6 @@ log = logging.getLogger(__name__)
 MOST = 64
 """Pieces of work that are kept captured. With more there is no pattern in the forms, and the host's memory fills up."""
 Work: TypeAlias = Callable[[], Tensor]
-
-
-LOOKS = ("argwhere", "bincount", "equal", "local_scalar_dense", "masked_select", "nonzero", "unique")
-"""Operations whose shape, or whose answer, depends on values: the host waits for them."""
-LOOKS_AT_COUNTS = ("aten.repeat_interleave.Tensor", "aten.repeat_interleave.self_Tensor", "aten.where.default")
-
-
-class UncapturableError(RuntimeError):
-    """The host looks at a value, or the device refuses."""
-
-
-class Watch(TorchDispatchMode):
-    """Inside, whatever makes the host wait for the device raises an `UncapturableError`. For this thread alone, unlike
-    torch's own mode for it: rewards may be computed in another."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """What torch calls in place of each of its operations."""
-        result = func(*args, **(kwargs or {}))
-        name, given = str(func.overloadpacket.__name__), tensors_of((args, kwargs))
-        by_mask = name in ("index", "index_put", "index_put_") and any(x.dtype == torch.bool for x in given[1:])
-        looks = name.lstrip("_").startswith(LOOKS) or str(func) in LOOKS_AT_COUNTS or by_mask
-        if looks or (given and _holds_numbers(result)):
-            raise UncapturableError(f"{name} looks at the values of a tensor")
-        if _moves(name, given, tensors_of(result)):
-            raise UncapturableError(f"{name} copies from one device to another")
-        return result
-
-
-def tensors_of(values: Any) -> list[Tensor]:
-    """All that are somewhere in there."""
-    return [x for x in pytree.tree_leaves(values) if isinstance(x, Tensor)]
-
-
-def _holds_numbers(result: Any) -> bool:
-    return any(isinstance(x, bool | int | float | complex) for x in pytree.tree_leaves(result))
-
-
-def _moves(name: str, given: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
-    if name == "copy_":
-        return given[0].device != given[1].device
-    return bool(given) and not {x.device for x in results} <= {x.device for x in given}
 
 
 class Graphs(Protocol):
