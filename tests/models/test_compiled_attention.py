@@ -70,6 +70,24 @@ def test_it_is_the_softmax_written_out(trees, heads):
         torch.testing.assert_close(one, other.float(), atol=3e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_16_bits_are_computed_in_fp32(dtype):
+    """As what was rounded in fp32, but for rounding what comes out; strides that attention is given in, too."""
+    heads, (own, trunk, tokens) = Heads(4, 2, 32), lines_of(TREES["many trees"])
+    rounded = [x.to(dtype).transpose(1, 2).contiguous().transpose(1, 2) for x in random_row(heads, tokens)]
+    found = []
+    for query, key, value, grad in (rounded, [x.float() for x in rounded]):
+        row = CompiledRow.of(own, trunk, heads, CPU)
+        out, lse = row.forward(query, key, value, 0.3)
+        # The output that a backward pass is given is a rounded one.
+        grads = row.backward(grad, Row(query, key, value, out.to(dtype).to(out.dtype), lse), 0.3)
+        found.append([out, *grads])
+        assert lse.dtype == torch.float32
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == dtype
+        assert torch.equal(one, other.to(dtype))
+
+
 @pytest.fixture
 def threads():
     before = torch.get_num_threads()

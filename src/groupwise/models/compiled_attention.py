@@ -1,9 +1,10 @@
-"""Attention of a whole packed row in compiled code (trunk_attention.c): fp32 on a CPU where there is a compiler.
+"""Attention of a whole packed row in compiled code (trunk_attention.c), on a CPU where there is a compiler.
 
 torch's kernel takes lines of one length, so lines are padded, cut and put together again around it. This one goes
 through the row as it is, each line past its trunk and itself in one softmax, and keeps no more of it than the
 logsumexp. It stands in for `groupwise.models.trunk_attention.Calls`, is proven in the same way, and needs as much work
-at once as there are threads: jobs are runs of branches of one tree, with one key head.
+at once as there are threads: jobs are runs of branches of one tree, with one key head. What has 16 bits is computed in
+fp32: torch's kernel for it takes three times as long.
 
     row = CompiledRow.of(own, trunk, heads, device)
     out, lse = row.forward(query, key, value, scale)
@@ -123,6 +124,7 @@ class CompiledRow:
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """See `Calls`."""
+        dtype = query.dtype
         query, key, value = (_readable(x) for x in (query, key, value))
         out, lse, work = empty_like(query), query.new_empty(1, *query.shape[2:0:-1]), self._work(query, 2, 0)
         self._row.scale = scale
@@ -132,7 +134,7 @@ class CompiledRow:
             *(ctypes.c_void_p(self._blocks.ctypes.data), ctypes.c_int64(len(self._blocks))),
             *(ctypes.c_void_p(x.data_ptr()) for x in (out, lse, work)),
         )
-        return out, lse.transpose(1, 2)
+        return out.to(dtype), lse.transpose(1, 2)
 
     def backward(self, grad: Tensor, row: Row, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """See `Calls`."""
@@ -146,7 +148,7 @@ class CompiledRow:
             *(ctypes.c_void_p(lse.data_ptr()), ctypes.c_void_p(self._copies.ctypes.data)),
             *(ctypes.c_void_p(x.data_ptr()) for x in (dq, dk, dv, work)),
         )
-        return dq, dk, dv
+        return dq.to(row.query.dtype), dk.to(row.key.dtype), dv.to(row.value.dtype)
 
     def _work(self, like: Tensor, laid: int, summed: int) -> Tensor:
         floats = _compiled().attention_floats(ctypes.byref(self._row), ctypes.c_int64(laid), ctypes.c_int64(summed))
@@ -155,7 +157,7 @@ class CompiledRow:
 
 def fits(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether there is compiled code for this."""
-    return device.type == "cpu" and dtype == torch.float32 and _compiled() is not None
+    return device.type == "cpu" and dtype in (torch.float32, torch.float16, torch.bfloat16) and _compiled() is not None
 
 
 def _trees(own: Sequence[Seen], trunk: Sequence[Seen]) -> list[list[Seen]]:
@@ -184,4 +186,5 @@ def _shares(tree: Sequence[Seen], wanted: int) -> list[list[Seen]]:
 
 
 def _readable(x: Tensor) -> Tensor:
+    x = x.float()
     return x if x.stride(-1) == 1 else x.contiguous()
