@@ -248,6 +248,51 @@ def test_an_interrupted_event_loop_leaves_nothing_behind():
     assert engine.tokens_sampled - drawn == 10
 
 
+def test_what_was_asked_and_never_begun_is_not_begun_by_the_next_event_loop():
+    policy = without_ends(policy_of("qwen2"))
+    engine, call = EmbeddedEngine(policy), (tokens(6), 2, SHORT, range(2))
+
+    async def left():
+        caller = asyncio.create_task(engine.sample(*call))
+        await asyncio.sleep(0)
+        engine._task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert engine._task.done()
+        assert not caller.done()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(left())
+    loop.close()  # whoever waits there cannot be answered any more
+    assert ids(asyncio.run(gathered(engine, [call]))) == ids(sampled(policy, [call]))
+    assert engine.tokens_sampled == 10
+
+
+@pytest.mark.parametrize("same_loop", [True, False])
+@pytest.mark.parametrize("at", ["admit", "step"])
+def test_an_interrupt_in_the_middle_of_a_token_leaves_nothing_behind(at, same_loop):
+    """As in a notebook, whose event loop goes on."""
+    policy = without_ends(policy_of("qwen2"))
+    engine, call = EmbeddedEngine(policy), (tokens(6), 2, SHORT, range(2))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(gathered(engine, [call]))  # the decoder is chosen
+    setattr(engine._decoder, at, interrupted)
+    caller = loop.create_task(engine.sample(*call))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(caller)
+    if same_loop:
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(caller)
+    assert not len(engine._rows)
+    again = loop.run_until_complete if same_loop else asyncio.run
+    assert ids(again(gathered(engine, [call]))) == ids(sampled(policy, [call]))
+    loop.close()
+
+
 def test_when_the_engine_is_cancelled_nobody_waits_for_ever():
     """As an event loop that ends cancels all tasks, in any order."""
     policy = without_ends(policy_of("qwen2"))

@@ -1,10 +1,13 @@
 """A decode step that is captured and launched again: the model's own numbers, wherever rows and columns have gone."""
 
 import asyncio
+import gc
 import inspect
 import random
 import threading
+import weakref
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -16,11 +19,12 @@ from architectures import TRUNK_AND_BRANCH, alone, model_of, policy_of, tokens
 from frozen import FrozenGraphs
 from groupwise.config.sections import LoraSection
 from groupwise.engines.choice import choose_decoder
+from groupwise.engines.decoders import TrunkAndBranchDecoder
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.engines.fixed_cache import FixedCache
 from groupwise.engines.fused import UnfitError
 from groupwise.engines.graphed import GraphedDecoder
-from groupwise.engines.graphs import Launched, graphs_of
+from groupwise.engines.graphs import Launched, _stream_of, graphs_of
 from groupwise.engines.holding import Batch, Holding
 from groupwise.engines.watch import UncapturableError, Watch, groups_on_the_device
 from groupwise.types import Sampling
@@ -142,6 +146,52 @@ def test_what_would_stay_too_large_is_given_back_between_batches(graphs):
     assert graphs.captures > captures
 
 
+def test_what_is_given_back_is_no_longer_captured(graphs):
+    policy = without_ends(policy_of("llama"))
+    engine, calls = EmbeddedEngine(policy), calls_of((5, 9))
+    graphs.memory = 0
+    asyncio.run(gathered(engine, calls))
+    assert graphs.captures > 0
+    assert not engine._decoder._launched._captured
+
+
+@pytest.mark.parametrize("make", [GraphedDecoder, TrunkAndBranchDecoder])
+def test_a_decoder_that_is_dropped_takes_its_memory_along(make, graphs):
+    """At once, not when somebody collects garbage: after an error of the memory the next one needs it."""
+    policy = without_ends(policy_of("llama"))
+    engine = EmbeddedEngine(policy)
+    engine._proven["trunk_and_branch"] = make
+    asyncio.run(gathered(engine, calls_of((5, 9))))
+    gc.collect()
+    gc.disable()
+    try:
+        held = weakref.ref(engine._decoder._cache)
+        engine._decoder = None
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+def test_weights_that_lie_elsewhere_are_followed(graphs):
+    """A model that was moved away and back has its parameters still, in other memory; converted, of another type."""
+    policy = without_ends(policy_of("llama"))
+    engine, calls = EmbeddedEngine(policy), calls_of((5, 9))
+    asyncio.run(gathered(engine, calls))
+    decoder = engine._decoder
+    asyncio.run(gathered(engine, calls))
+    assert engine._decoder is decoder
+    for change in (lambda x: 1.2 * x, lambda x: x.double()):
+        old = [parameter.data for parameter in policy.model.parameters()]
+        for parameter in policy.model.parameters():
+            parameter.data = change(parameter.data)
+        for x in old:
+            x.fill_(torch.nan)
+        groups = asyncio.run(gathered(engine, calls))
+        with torch.no_grad():
+            learners_T = policy.logprobs(as_trees(calls, groups), temperature=0.7)[0]
+        assert float((reported(groups) - learners_T).abs().max()) < 1e-5
+
+
 def test_what_it_holds(graphs):
     """The toy has 3 layers of 2 key heads of 8. 5 rows count as 6."""
     size = 3 * 2 * 2 * 8 * 4 * (2 * 64 + 6 * 128)  # room for 64 and 128 tokens
@@ -209,31 +259,37 @@ class Counter:
 
 def test_launched_follows_what_stands_in_tensors():
     work = Counter()
-    launched = Launched(work, FrozenGraphs())
+    launched = Launched(FrozenGraphs())
     for i in range(5):
         work.number.fill_(i)
-        assert launched("form").tolist() == [i + 1]
+        assert launched("form", work).tolist() == [i + 1]
     assert work.calls == 3  # called, captured, and beside the first launch
     launched.forget()
-    launched("form")
+    launched("form", work)
     assert work.calls == 4
 
 
 def test_launched_again_must_be_the_same(caplog):
     work = Counter()
-    launched = Launched(lambda: work() + work.calls, FrozenGraphs())
-    assert [launched("form").item() for _ in range(4)] == [2, 5, 6, 7]
+    launched = Launched(FrozenGraphs())
+    assert [launched("form", lambda: work() + work.calls).item() for _ in range(4)] == [2, 5, 6, 7]
     assert "launched again it gives something else" in launched.why_not
     assert told(caplog) == [f"tokens are decoded without CUDA graphs, which is slower: {launched.why_not}"]
 
 
-def test_no_more_than_so_many_are_kept(monkeypatch):
+def test_no_more_than_so_many_are_kept_and_the_one_launched_longest_ago_goes(monkeypatch):
     monkeypatch.setattr("groupwise.engines.graphs.MOST", 3)
-    launched = Launched(Counter(), FrozenGraphs())
+    monkeypatch.setattr("groupwise.engines.graphs._MET", 5)
+    graphs, work = FrozenGraphs(), Counter()
+    launched = Launched(graphs)
     for form in range(10):
         for _ in range(3):
-            launched(form)
-        assert 0 < len(launched._captured) <= 3
+            launched(form, work)
+            launched("often", work)
+        assert len(launched._captured) <= 3
+        assert len(launched._met) <= 5
+    assert graphs.captures == 11
+    assert list(launched._captured) == [8, 9, "often"]
 
 
 X, MASK = torch.arange(6.0).reshape(2, 3), torch.tensor([[True, False, True], [False, True, True]])
@@ -325,13 +381,19 @@ class Torch:
 
     def __init__(self, monkeypatch):
         self.said, self.error = [], None
+        self.at, self.pools = 0, 0
         for name in ("device", "current_stream", "set_stream", "graph_pool_handle", "get_device_properties"):
             monkeypatch.setattr(f"torch.cuda.{name}", getattr(self, name), raising=False)
-        inspect.signature(torch.cuda.graph.__init__).bind(None, None, pool=None, capture_error_mode="thread_local")
+        monkeypatch.setattr("torch.cuda.current_device", lambda: self.at)
+        monkeypatch.setattr("torch.cuda.Stream", lambda device: f"a stream of {device}")
+        monkeypatch.setattr("groupwise.engines.graphs._stream_of", cache(_stream_of.__wrapped__))
+        asked = {"pool": None, "stream": None, "capture_error_mode": "thread_local"}
+        inspect.signature(torch.cuda.graph.__init__).bind(None, None, **asked)
         monkeypatch.setattr("torch.cuda.graph", self.graph)
         monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=lambda: self.said.append("replay")))
 
     def device(self, device):
+        self.at = device.index or 0
         return nullcontext()
 
     def current_stream(self):
@@ -341,17 +403,21 @@ class Torch:
         self.said.append(stream)
 
     def graph_pool_handle(self):
-        return "pool"
+        self.pools += 1
+        return f"pool {self.pools}"
 
     def get_device_properties(self, device):
         return SimpleNamespace(total_memory=1 << 30)
 
     @contextmanager
-    def graph(self, graph, pool, capture_error_mode):
-        self.said.append((pool, capture_error_mode))
-        yield
-        if self.error:
-            raise self.error
+    def graph(self, graph, pool, stream, capture_error_mode):
+        self.said.append((pool, stream, capture_error_mode))
+        assert not gc.isenabled()
+        try:
+            yield
+        finally:
+            if self.error:
+                raise self.error
 
 
 def test_a_cuda_graph_is_asked_for(monkeypatch):
@@ -359,9 +425,41 @@ def test_a_cuda_graph_is_asked_for(monkeypatch):
     graphs = graphs_of(torch.device("cuda"))
     assert graphs.memory == 1 << 30
     launch = graphs.captured(lambda: X)
-    assert cuda.said == [("pool", "thread_local"), "the stream"]
+    assert cuda.said == [("pool 1", "a stream of cuda:0", "thread_local"), "the stream"]
     assert launch() is X
     assert cuda.said[2:] == ["replay"]
+    assert gc.isenabled()
+
+
+def test_a_pool_whose_graphs_are_gone_is_not_used_again(monkeypatch):
+    """Torch refuses that as long as anything is left in it."""
+    cuda = Torch(monkeypatch)
+    launched = Launched(graphs_of(torch.device("cuda")))
+    for _ in range(2):
+        for form in "abab":
+            launched(form, lambda: X)
+        launched.forget()
+    assert [said[0] for said in cuda.said if isinstance(said, tuple)] == ["pool 1", "pool 1", "pool 2", "pool 2"]
+
+
+def test_each_device_captures_on_a_stream_of_its_own(monkeypatch):
+    """On another device's, nothing would be captured, and what was computed meanwhile would look right for once."""
+    cuda = Torch(monkeypatch)
+    for index in (1, 0, 1):
+        graphs_of(torch.device("cuda", index)).captured(lambda: X)
+    assert [said[1] for said in cuda.said if isinstance(said, tuple)] == [f"a stream of cuda:{i}" for i in (1, 0, 1)]
+
+
+def test_memory_that_did_not_suffice_is_seen_behind_the_error_of_the_capture(monkeypatch):
+    cuda = Torch(monkeypatch)
+    cuda.error = RuntimeError("operation failed due to a previous error during capture")
+
+    def scarce():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError, match="previous error") as raised:
+        graphs_of(torch.device("cuda")).captured(scarce)
+    assert not isinstance(raised.value, UncapturableError)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,27 @@ class _Hidden:
     attend: Callable[..., Tensor]
 
 
+class _Forward:
+    """The model over prompts, or over the rows of a cache. It knows no decoder: what is recorded of it hangs together
+    with it, and a decoder that is dropped takes its memory along at once."""
+
+    def __init__(self, policy: Policy, cache: BranchCache) -> None:
+        self._policy, self._cache = policy, cache
+
+    def logits(self, ids: Tensor, positions: Tensor, hide: Hide) -> Tensor:
+        """Of each row's next token."""
+        return self._policy.head(self.behind(ids, positions, hide))
+
+    def behind(self, ids: Tensor, positions: Tensor, hide: Hide) -> Tensor:
+        """Features behind each row's newest token."""
+        return self.run(ids, positions, _Hidden(hide(self._cache.attend)))[:, 0]
+
+    def run(self, ids: Tensor, positions: Tensor, layout: Any) -> Tensor:
+        """Features of all tokens."""
+        output = self._policy.run_backbone(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
+        return self._policy.features_of(output)
+
+
 class TrunkAndBranchDecoder:
     """Prompts are read in one packed pass; their keys and values are kept once per group. Rows join at any time."""
 
@@ -67,7 +88,8 @@ class TrunkAndBranchDecoder:
         self._cache = BranchCache(policy.device) if cache is None else cache
         self._windows: dict[nn.Module, int | None] = {}
         """What each layer asked for when it read prompts."""
-        self._next_logits = Replayed(self._forward)
+        self._forward = _Forward(policy, self._cache)
+        self._next_logits = Replayed(self._forward.logits)
 
     def refresh(self) -> None:
         """Nothing to do: it reads the model's own."""
@@ -95,7 +117,7 @@ class TrunkAndBranchDecoder:
         trunks: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
         packed = PackedTrees.of([Tree(tuple(prompt)) for prompt in prompts], self._policy.device)
         layout = PackedLayout(packed, lambda layer, _, k, v: trunks.setdefault(layer, []).append((k, v)))
-        features = self._run(packed.ids, packed.positions, layout)[0]
+        features = self._forward.run(packed.ids, packed.positions, layout)[0]
         self._windows |= dict(layout.heard)
         last = on_device([span.trunk.stop - 1 for span in packed.spans], self._policy.device)
         return trunks, self._policy.head(features[last])
@@ -112,17 +134,6 @@ class TrunkAndBranchDecoder:
     def _positions(self) -> Tensor:
         """Where the open column's tokens stand; rows that are over may have gone past the last place."""
         return self._cache.positions.clamp(max=self._last_position)
-
-    def _forward(self, ids: Tensor, positions: Tensor, hide: Hide) -> Tensor:
-        return self._policy.head(self._behind(ids, positions, hide))
-
-    def _behind(self, ids: Tensor, positions: Tensor, hide: Hide) -> Tensor:
-        """Features behind each row's newest token."""
-        return self._run(ids, positions, _Hidden(hide(self._cache.attend)))[:, 0]
-
-    def _run(self, ids: Tensor, positions: Tensor, layout: Any) -> Tensor:
-        output = self._policy.run_backbone(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
-        return self._policy.features_of(output)
 
 
 class PlainDecoder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -89,7 +90,7 @@ class EmbeddedEngine:
         pieces = [tuple(seeds[i : i + rows]) for i in range(0, len(seeds), rows)]
         futures = [loop.create_future() for _ in pieces]
         if self._task is not None and self._task.get_loop() is not loop:
-            if not self._task.done():
+            if not self._task.done() or self._waiting or len(self._rows):
                 self._forget()  # that loop was left in the middle, and whoever waits in it waits in vain
             self._task = None
         for piece, future in zip(pieces, futures, strict=True):
@@ -124,7 +125,7 @@ class EmbeddedEngine:
             again = is_out_of_memory(error) and self.limit.halve(self._in_flight())
             if not again:
                 self._fail(_explained(error))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             for request in self._forget():
                 request.done.cancel()
             raise
@@ -171,8 +172,11 @@ class EmbeddedEngine:
         attention = self._policy.attention
         if attention not in self._proven:
             self._proven[attention] = choose_decoder(self._policy)
-        # A decoder is kept from batch to batch with what it has recorded, as long as it is about the same tensors.
-        made_for = (attention, self._policy.head, *map(id, self._policy.model.parameters()))
+        # A decoder is kept from batch to batch with what it has recorded, as long as it is about the same tensors, and
+        # these lie where they lay: a model that was moved, or converted, has the same parameters elsewhere.
+        model = self._policy.model
+        lie = ((x.data_ptr(), x.dtype) for x in chain(model.parameters(), model.buffers()))
+        made_for = (attention, self._policy.head, *map(id, model.parameters()), *lie)
         if made_for != self._made_for:
             self._decoder.rest()
             self._decoder, self._made_for = self._proven[attention](self._policy), made_for

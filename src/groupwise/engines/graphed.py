@@ -36,7 +36,7 @@ class GraphedDecoder(TrunkAndBranchDecoder):
             raise UnfitError("there are no graphs on this device")
         super().__init__(policy, FixedCache(policy.device))
         self._graphs = graphs
-        self._launched = Launched(self._computed, graphs)
+        self._launched = Launched(graphs)
         self._generation = 0
         self._tokens: dict[int, Tensor] = {}
         """By number of rows, at addresses that stay."""
@@ -45,6 +45,7 @@ class GraphedDecoder(TrunkAndBranchDecoder):
         """See `Decoder`."""
         if self._cache.bytes > KEPT * self._graphs.memory:
             self._cache.release()
+            self._forget()
 
     def holds(self, batch: Batch) -> Holding:
         """Rows, slots and prompts are rounded up."""
@@ -55,18 +56,21 @@ class GraphedDecoder(TrunkAndBranchDecoder):
         """See `Decoder`."""
         self._cache.begin()
         if self._generation != self._cache.generation:
-            self._generation = self._cache.generation
-            self._launched.forget()
+            self._forget()
         form = self._cache.form
         if form.rows not in self._tokens:
             with torch.inference_mode(False):  # so that any mode may write to them
                 self._tokens[form.rows] = torch.zeros(form.rows, dtype=torch.long, device=self._policy.device)
         self._tokens[form.rows][: len(tokens_B)] = tokens_B
         # The head is called: logits in every graph would be the vocabulary times the rows, as often as there are forms.
-        return self._policy.head(self._launched(form)[: len(tokens_B)])
+        return self._policy.head(self._launched(form, self._computed)[: len(tokens_B)])
+
+    def _forget(self) -> None:
+        self._generation = self._cache.generation
+        self._launched.forget()
 
     def _computed(self) -> Tensor:
         """The features of all rows, those that are nobody's, too."""
         self._cache.look_again()
         tokens, positions = self._tokens[self._cache.form.rows], self._positions()
-        return self._behind(tokens[:, None], positions[:, None], as_it_is)
+        return self._forward.behind(tokens[:, None], positions[:, None], as_it_is)
