@@ -1,6 +1,8 @@
 """Shapes and addresses that stay: few forms, and nothing moves while a form lasts. What it computes is held against
 the plain numbers in `test_branch_cache.py`, beside the cache that moves."""
 
+import random
+
 import torch
 from test_branch_cache import LAYERS, Mirror
 
@@ -76,6 +78,28 @@ def test_what_was_given_back_is_made_anew():
     mirror.admit((2, 1), (3, 2))
     for _ in range(70):
         mirror.step()
+
+
+def test_hundreds_of_batches_leave_little_behind():
+    """Of 300 batches of all sizes: one index for each number of rows, and no memory beyond that of the largest."""
+    cache, r = FixedCache(torch.device("cpu")), random.Random(0)
+    largest, forms = 0, set()
+    for _ in range(300):
+        sizes = [(r.randint(1, 200), r.randint(1, 8)) for _ in range(r.randint(1, 8))]
+        trunks = {layer: [(torch.ones(1, 1, n, 1), torch.ones(1, 1, n, 1)) for n, _ in sizes] for layer in LAYERS}
+        cache.admit(trunks, [rows for _, rows in sizes])
+        rows = sum(n for _, n in sizes)
+        while rows:
+            cache._columns += r.randint(1, 60)
+            cache.begin()
+            forms.add(cache.form)
+            largest = max(largest, cache.form.rows * cache.form.room)
+            rows -= r.randint(1, rows)
+            cache.keep(sorted(r.sample(range(len(cache._slots)), rows)))
+    assert len(forms) > 300
+    assert len(cache._indexes) < 120
+    held = [memory for (_, name), memory in cache._memory.items() if not name.startswith("trunk")]
+    assert all(memory.numel() <= largest for memory in held)
 
 
 def test_its_size_is_what_it_says():

@@ -188,10 +188,14 @@ def test_room_for_keys_that_stays_is_there_while_learning_too(tmp_path, monkeypa
     parts = trainer_of(tmp_path).parts
     # 2 layers x (keys and values) x 1 head of 8 numbers in fp32, for 2 prompts and 8 rows of 64 tokens each
     size = 2 * 2 * 8 * 4 * 64 * (2 + 8)
+    reading = []
     for memory, phase in ((16 * size, "always"), (16 * size - 1, "sampling")):
         monkeypatch.setattr("groupwise.engines.graphed.graphs_of", lambda device, memory=memory: FrozenGraphs(memory))
         plan = memory_plan(parts)
         assert [name for name, held in plan.phases().items() if held.get("keys and values") == size] == [phase]
+        reading.append(plan.sampling["reading prompts"])
+    assert reading[0] > 0  # beside room that is there already; otherwise room for completions is not there yet
+    assert reading[1] == max(reading[0] - size, 0)
 
 
 @pytest.mark.parametrize(

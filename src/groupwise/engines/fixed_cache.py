@@ -12,6 +12,7 @@ stands in tensors. When rows or columns come or go, all is laid out anew in the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,16 +36,6 @@ class Form(NamedTuple):
     room: int
 
 
-class _Indexes(NamedTuple):
-    """What is known about rows, slots and columns as tensors, at addresses that stay."""
-
-    origins: Tensor
-    starts: Tensor
-    lengths: Tensor
-    places: Tensor
-    filled: Tensor
-
-
 class FixedCache(BranchCache):
     """The layout of a decode step that can be captured: what was captured is good for its `form`, until `generation`
     moves on.
@@ -59,7 +50,8 @@ class FixedCache(BranchCache):
         self._memory: dict[tuple[nn.Module, str], Tensor] = {}
         self._whole: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         """Each layer's branches with the rows that are nobody's."""
-        self._indexes: dict[Form, _Indexes] = {}
+        self._indexes: dict[tuple[str, int], Tensor] = {}
+        """What is known about rows, slots and columns, by name and by how many there are of them."""
         with torch.inference_mode(False):  # what stays may be written to in any mode
             self._column = torch.zeros(1, dtype=torch.long, device=device)
         super().__init__(device)
@@ -165,19 +157,18 @@ class FixedCache(BranchCache):
         lengths = [*(self._trunk_lengths[slot] for slot in self._slots), *[1] * nobodys]
         starts = [*self._starts, *[0] * nobodys]
         places, filled = grid(counts, form.most)
+        self._origins = self._index("origins", [length - start for length, start in zip(lengths, starts, strict=True)])
+        self._starts_of_rows = self._index("starts", starts)[:, None]
+        self._lengths_of_rows = self._index("lengths", lengths)[:, None]
+        self._places = self._index("places", [*places, *[0] * nobodys])
+        self._filled = self._index("filled", [*filled, *[0] * (form.slots * form.most - len(filled))])
+
+    def _index(self, name: str, values: Sequence[int]) -> Tensor:
+        """At an address that stays, one for each number of values: of all forms only one is at work."""
         with torch.inference_mode(False):
-            fresh = _Indexes(
-                origins=self._integers([length - start for length, start in zip(lengths, starts, strict=True)]),
-                starts=self._integers(starts)[:, None],
-                lengths=self._integers(lengths)[:, None],
-                places=self._integers([*places, *[0] * nobodys]),
-                filled=self._integers([*filled, *[0] * (form.slots * form.most - len(filled))]),
-            )
-        held = self._indexes.setdefault(form, fresh)
-        if held is not fresh:
-            for one, other in zip(held, fresh, strict=True):
-                one.copy_(other)
-        self._origins, self._starts_of_rows, self._lengths_of_rows, self._places, self._filled = held
+            fresh = self._integers(values)
+        held = self._indexes.setdefault((name, len(values)), fresh)
+        return held if held is fresh else held.copy_(fresh)
 
 
 def rounded(count: int) -> int:

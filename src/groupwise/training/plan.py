@@ -183,7 +183,7 @@ def _held_once_warm(policy: Policy) -> int:
 
 def _sampling(policy: Policy, decoder: Decoder, batch: Batch) -> tuple[dict[str, int], dict[str, int]]:
     """Its copy of the weights; keys and values of full completions; what reading all prompts takes beyond these, which
-    are not there yet; the logits of a token. And what of these stays while nobody samples."""
+    are not there yet, unless their room stays; the logits of a token. And what stays while nobody samples."""
     prompt = Shape(batch.prompt, 1, 1, 1).trees(known_tokens(policy))[0].trunk
 
     def read() -> None:
@@ -201,7 +201,7 @@ def _sampling(policy: Policy, decoder: Decoder, batch: Batch) -> tuple[dict[str,
     return {
         "decoder": held.weights,
         **({} if held.stays else keys_and_values),
-        "reading prompts": max(reading - held.keys_and_values, 0),
+        "reading prompts": max(reading - (0 if held.stays else held.keys_and_values), 0),
         "logits of a token": 3 * batch.rows * policy.vocabulary * 4,
     }, keys_and_values if held.stays else {}
 
