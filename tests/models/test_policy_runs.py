@@ -100,6 +100,39 @@ def test_16_bits_stay_near_fp32(name, dtype):
     assert rough.logprobs(trees)[0].dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("dtype", "context", "lengths"),
+    [(torch.bfloat16, 512, {256, 512}), (torch.float16, 100, {100, 300}), (torch.float32, 512, {38, 300})],
+)
+def test_rows_of_16_bits_have_few_lengths(dtype, context, lengths):
+    """Torch compiles a matrix product of 16 bits for each number of tokens: 3 ms, some eighty times an update."""
+    policy, seen = policy_of(model_of("qwen2", max_position_embeddings=context).to(dtype)), set()
+    few, many = [Tree(tokens(9), (tokens(30),))], [Tree(tokens(60), tuple(tokens(41, i) for i in range(6)))]
+    policy.model.get_input_embeddings().register_forward_hook(lambda _, given, out: seen.add(out.shape[1]))
+    for trees in (few, many, few):
+        policy.logprobs(trees)
+    assert seen == lengths
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "close"),
+    [
+        ("gpt2", torch.float64, 1e-12),
+        ("falcon, alibi", torch.float64, 1e-12),
+        ("gemma3", torch.float32, 1e-4),
+        ("qwen3-moe", torch.float32, 1e-4),
+    ],
+)
+def test_what_fills_a_row_up_changes_nothing(name, dtype, close, monkeypatch):
+    trees = ragged_trees()
+    expected_T, expected = trained(policy_of(model_of(name).to(dtype)), trees)
+    policy = policy_of(model_of(name).to(dtype))
+    monkeypatch.setattr(policy, "_fillers", lambda trees: [Tree((0,) * 37)])
+    found_T, found = trained(policy, trees)
+    assert torch.allclose(found_T, expected_T, atol=close, rtol=0)
+    assert largest_difference(found, expected) < close
+
+
 @pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_is_the_formula(softcap, masked):

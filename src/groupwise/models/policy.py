@@ -31,6 +31,8 @@ from groupwise.models.trees import PackedTrees, Tree, targets_of
 
 Attention = Literal["trunk_and_branch", "plain"]
 
+_LENGTHS = 256
+"""In 16 bits on a CPU a packed row has a multiple of so many tokens."""
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 """Rotary embeddings whose angles depend on the longest sequence in the batch once it is longer than the length that
 the model was first trained at."""
@@ -171,11 +173,19 @@ class Policy:
             use_attention(self.model, before)
 
     def _packed_features(self, trees: Sequence[Tree]) -> Tensor:
-        packed = PackedTrees.of(trees, self.device)
+        packed = PackedTrees.of([*trees, *self._fillers(trees)], self.device)
         output = self.run_backbone(
             input_ids=packed.ids, position_ids=packed.positions, use_cache=False, layout=PackedLayout(packed)
         )
         return predicting(self.features_of(output)[0], packed)
+
+    def _fillers(self, trees: Sequence[Tree]) -> list[Tree]:
+        """A prompt that nobody goes on from: with it the row has one of few lengths. In 16 bits on a CPU torch compiles
+        a matrix product for each number of tokens."""
+        if self.device.type != "cpu" or self.dtype.itemsize != 2:
+            return []
+        missing = -sum(tree.fed for tree in trees) % min(_LENGTHS, self.context)
+        return [Tree((0,) * missing)] if missing else []
 
     def _padded_features(self, trees: Sequence[Tree]) -> Tensor:
         """One right-padded row per completion: with causal attention no real token sees the padding."""
