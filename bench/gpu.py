@@ -86,7 +86,8 @@ class Clock:
         """So much time from now on."""
         self._ends = time.perf_counter() + 60 * minutes
         signal.signal(signal.SIGALRM, self._break_off)
-        signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+        # Again and again: what tries something out, and takes any error for an answer, takes this one, too.
+        signal.setitimer(signal.ITIMER_REAL, 60 * minutes, 5.0)
 
     def stop(self) -> None:
         """Nothing is measured any more."""

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import subprocess
 import sys
@@ -50,6 +51,20 @@ def test_what_there_is_no_time_for_is_broken_off_and_named(monkeypatch):
     assert "update" not in entry["shapes"]["tiny"]
     stamp = dict.fromkeys(("date", "commit", "machine", "versions"), "")
     assert "| tiny | not measured |" in devices({"cpu": {**entry, "command": "", "stamp": stamp}})
+
+
+def test_an_end_that_somebody_swallowed_comes_again(monkeypatch):
+    own = gpu.signal.setitimer
+    monkeypatch.setattr(gpu.signal, "setitimer", lambda which, first, again=0.0: own(which, first, min(again, 0.05)))
+    clock = gpu.Clock(torch.device("cpu"))
+    try:
+        clock.begin(minutes=0.001)
+        with contextlib.suppress(Exception):  # as a decoder that is tried out
+            time.sleep(30)
+        with pytest.raises(gpu.OutOfTimeError):
+            time.sleep(30)
+    finally:
+        clock.stop()
 
 
 @pytest.mark.parametrize("options", [["--device", "cpu"], ["--device", "cuda", "--tiny"]])

@@ -128,6 +128,33 @@ def test_an_adapter_is_captured_as_it_is(graphs):
     assert graphs.launches > graphs.captures > 0
 
 
+def test_an_adapter_that_is_switched_off_is_off(graphs):
+    policy = without_ends(policy_of("llama", lora=LoraSection(r=4)))
+    with torch.no_grad():
+        for parameter in policy.trainable().values():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    engine, calls = EmbeddedEngine(policy), calls_of((5, 9))
+    asyncio.run(gathered(engine, calls))
+    for state in (policy.adapted.disable_adapter, nullcontext):
+        with state():
+            groups = asyncio.run(gathered(engine, calls))
+            with torch.no_grad():
+                learners_T = policy.logprobs(as_trees(calls, groups), temperature=0.7)[0]
+        assert float((reported(groups) - learners_T).abs().max()) < 1e-5
+
+
+def test_nothing_is_captured_of_what_autocast_makes_of_the_weights(graphs):
+    policy = without_ends(policy_of("llama"))
+    engine, calls = EmbeddedEngine(policy), calls_of((5, 9))
+    expected = asyncio.run(gathered(engine, calls))
+    captures = graphs.captures, graphs.launches
+    with torch.autocast("cpu", torch.bfloat16):
+        groups = asyncio.run(gathered(engine, calls))
+    assert (graphs.captures, graphs.launches) == captures
+    assert groups != expected
+    assert ids(asyncio.run(gathered(engine, calls))) == ids(expected)
+
+
 def test_what_would_stay_too_large_is_given_back_between_batches(graphs):
     policy = without_ends(policy_of("llama"))
     engine = EmbeddedEngine(policy)
@@ -235,9 +262,13 @@ def test_memory_that_does_not_suffice_for_capturing_means_fewer_rows(graphs, mon
     expected = ids(sampled(policy, calls))
     captured = graphs.captured
 
+    gone = []
+
     def scarce(work):
         if engine._decoder._cache.form.rows > 4:
+            gone.append(weakref.ref(engine._decoder._cache))
             raise torch.OutOfMemoryError("CUDA out of memory")
+        assert [cache() for cache in gone] == [None]  # its memory is there for those that are tried again
         return captured(work)
 
     asyncio.run(gathered(engine, calls[:1]))

@@ -23,6 +23,7 @@ from groupwise.engines.row_limit import RowLimit
 from groupwise.engines.rows import Request, Rows
 from groupwise.engines.sampler import check
 from groupwise.errors import EngineError
+from groupwise.models.lora import at_work
 from groupwise.models.policy import Attention, Policy
 from groupwise.models.scarce import is_out_of_memory
 from groupwise.types import Completion, Sampling
@@ -176,7 +177,7 @@ class EmbeddedEngine:
         # these lie where they lay: a model that was moved, or converted, has the same parameters elsewhere.
         model = self._policy.model
         lie = ((x.data_ptr(), x.dtype) for x in chain(model.parameters(), model.buffers()))
-        made_for = (attention, self._policy.head, *map(id, model.parameters()), *lie)
+        made_for = (attention, self._policy.head, *map(id, model.parameters()), *lie, *at_work(model))
         if made_for != self._made_for:
             self._decoder.rest()
             self._decoder, self._made_for = self._proven[attention](self._policy), made_for

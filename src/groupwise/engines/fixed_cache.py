@@ -101,7 +101,7 @@ class FixedCache(BranchCache):
 
     def _write(self, layer: nn.Module, key: Tensor, value: Tensor) -> None:
         for block, new in zip(self._whole[layer], (key, value), strict=True):
-            block.index_copy_(2, self._column, new.transpose(0, 1))
+            block.index_copy_(2, self._column, new.transpose(0, 1).to(block.dtype))
 
     def _hold(
         self, layer: nn.Module, branches: tuple[Tensor, Tensor], trunks: tuple[Tensor, Tensor] | None = None

@@ -62,8 +62,11 @@ class GraphedDecoder(TrunkAndBranchDecoder):
             with torch.inference_mode(False):  # so that any mode may write to them
                 self._tokens[form.rows] = torch.zeros(form.rows, dtype=torch.long, device=self._policy.device)
         self._tokens[form.rows][: len(tokens_B)] = tokens_B
+        # What autocast makes of the weights goes when it ends, and a graph would read it there.
+        cast = torch.is_autocast_enabled(self._policy.device.type)
+        features = self._computed() if cast else self._launched(form, self._computed)
         # The head is called: logits in every graph would be the vocabulary times the rows, as often as there are forms.
-        return self._policy.head(self._launched(form, self._computed)[: len(tokens_B)])
+        return self._policy.head(features[: len(tokens_B)])
 
     def _forget(self) -> None:
         self._generation = self._cache.generation

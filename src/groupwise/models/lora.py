@@ -14,6 +14,7 @@ from typing import cast
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedModel
 
 from groupwise.config.sections import LoraSection
@@ -95,3 +96,11 @@ def apply_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
 def merged(adapted: PeftModel) -> PreTrainedModel:
     """The model with the adapter added to its weights and taken out of its layers. Changes the model in place."""
     return cast(PreTrainedModel, adapted.merge_and_unload())
+
+
+def at_work(model: nn.Module) -> list[object]:
+    """What the adapters in this model's layers do at the moment: which of them are active, merged or switched off, and
+    by what each is multiplied. No tensor says so."""
+    layers = (layer for layer in model.modules() if isinstance(layer, BaseTunerLayer))
+    names = ("disable_adapters", "active_adapters", "merged_adapters", "scaling")
+    return [repr([getattr(layer, name, None) for name in names]) for layer in layers]
