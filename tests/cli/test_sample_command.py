@@ -110,6 +110,7 @@ def test_many_prompts_come_in_order(recipe, groupwise, small):
         (["--file", "broken.jsonl"], "broken.jsonl, line 1 is not valid JSON"),
         (["--file", "empty.txt", "--prompt", "x"], "give one of them"),
         (["--prompt", "x" * 300], "a prompt of 300 tokens cannot be completed"),
+        (["--prompt", ""], "an empty prompt cannot be completed"),
         (["--prompt", "x", "--style", "chat"], "no chat template"),
         (["--prompt", "x", "sampling.top_k=-1"], "sampling.top_k: got -1"),
         (["347+589=?"], "'347+589=?' is no setting, such as model.dtype=bf16. A prompt is given as --prompt"),

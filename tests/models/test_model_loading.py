@@ -151,19 +151,21 @@ def test_an_empty_folder(tmp_path):
 def test_a_folder_without_a_tokenizer(name, tmp_path):
     """For some architectures transformers then makes one that knows no word: every prompt would be empty."""
     model_of(name).save_pretrained(tmp_path)
-    assert "no tokenizer could be loaded" in refusal(tmp_path)
+    assert "no tokenizer could be loaded from this folder. It has no tokenizer: copy tokenizer.json" in refusal(
+        tmp_path
+    )
 
 
 def test_a_folder_without_weights(tmp_path):
     stored(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    assert "no model could be loaded" in refusal(tmp_path)
+    assert "It has no weights (model.safetensors): copy them into it" in refusal(tmp_path)
 
 
 def test_weights_that_were_cut_off(tmp_path):
     stored(tmp_path)
     os.truncate(tmp_path / "model.safetensors", 5000)
-    assert "no model could be loaded" in refusal(tmp_path)
+    assert "Its weights are damaged or cut off: copy or download them again." in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "never-heard-of"}', "{}"])

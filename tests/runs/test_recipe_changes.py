@@ -37,6 +37,15 @@ def test_a_change_is_named_and_judged(override, kind, said):
     assert str(change).startswith(said)
 
 
+def test_the_first_setting_of_an_empty_section_is_one_change():
+    assert [str(change) for change in changed_settings(toml(), toml("budgets.hours=2"))] == [
+        "budgets.hours: unset -> 2.0"
+    ]
+    assert [change.name for change in changed_settings(toml(), toml("rewards.0.settings.tag='x'"))] == [
+        "rewards.0.settings.tag"
+    ]
+
+
 def test_what_is_equal_is_no_change():
     assert changed_settings(toml("lora={r=8}"), toml("lora={r=8}")) == []
 

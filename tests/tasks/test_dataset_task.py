@@ -89,7 +89,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(folder):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n', "a.jsonl, line 2 is not valid JSON: Expecting value"),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n', "line 2 is not valid JSON: Expecting value at column 11"),
         ("a.jsonl", b'{"prompt": "a"}\n[1]\n', "a.jsonl, line 2 is a list: a row is an object"),
         ("a.jsonl", b'{"prompt": "\xff"}\n', "a.jsonl, line 1 is not UTF-8 ('utf-8' codec"),
         ("a.jsonl", b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "line 1 is not valid JSON: Exceeds the limit"),

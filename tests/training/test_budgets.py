@@ -46,6 +46,11 @@ def test_hours_count_earlier_attempts():
     assert budgets.met([], []).startswith("1.00 hours have passed")
 
 
+def test_a_budget_of_seconds_is_not_told_as_none():
+    clock = iter([0.0, 9.0, 9.0]).__next__
+    assert str(Budgets(BudgetsSection(hours=0.002), clock=clock).met([], [])).startswith("0.0025 hours have passed")
+
+
 def test_an_evaluation_without_gold_answers_ends_nothing():
     assert Budgets(BudgetsSection(accuracy=0.1, patience=1)).met([], [{"step": 0, "reward": 1.0}] * 3) is None
 

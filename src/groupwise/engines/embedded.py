@@ -79,10 +79,12 @@ class EmbeddedEngine:
 
     async def _sampled(self, prompt_ids: Sequence[int], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         room = self._policy.context - len(prompt_ids)
-        if not prompt_ids or room < 1:
+        if not prompt_ids:
+            raise EngineError("an empty prompt cannot be completed: the first token is drawn after at least one")
+        if room < 1:
             raise EngineError(
                 f"a prompt of {len(prompt_ids)} tokens cannot be completed: the model's context is "
-                f"{self._policy.context} tokens and a prompt needs at least one. See task.max_prompt_tokens."
+                f"{self._policy.context} tokens, completion included. See task.max_prompt_tokens."
             )
         limit = min(sampling.max_new_tokens, room)
         sampling = with_special_stops(sampling, self._policy.tokenizer)

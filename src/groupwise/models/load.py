@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
+
 DROPOUT = re.compile(r"(?:^|_)(?:dropout|pdrop|layerdrop)(?:_prob)?$")
 """Settings that make a forward pass random. All are set to 0: the probability that the learner sees must be the one
 that the sampler drew with. (LoRA's own dropout is a choice of the recipe and stays.)"""
@@ -192,8 +194,7 @@ def _explain(section: ModelSection, error: Exception, part: str = "model") -> st
             "that has model.safetensors"
         )
     if path.is_dir():
-        missing = "" if (path / "config.json").is_file() else " There is no config.json in it."
-        return f'model.id = "{section.id}": no {part} could be loaded from this folder.{missing} ({first})'
+        return f'model.id = "{section.id}": no {part} could be loaded from this folder. {_lacking(path, part, first)}'
     if section.id.startswith((".", "/", "~")) or section.id.count("/") > 1:
         there = "it is a file, not a folder" if path.is_file() else "there is no such folder"
         return (
@@ -204,6 +205,18 @@ def _explain(section: ModelSection, error: Exception, part: str = "model") -> st
         f'model.id = "{section.id}": no folder of that name here, and no {part} of that id could be loaded from the '
         f"hub. Check the spelling, the network and, for a gated model, `hf auth login`. ({first})"
     )
+
+
+def _lacking(folder: Path, part: str, error: str) -> str:
+    if not (folder / "config.json").is_file():
+        return "There is no config.json in it: name the folder of a model, such as runs/NAME/model of a done run"
+    if part == "tokenizer" and not any(any(folder.glob(name)) for name in _TOKENIZER_FILES):
+        return "It has no tokenizer: copy tokenizer.json and tokenizer_config.json of the model into it"
+    if part == "model" and not any(folder.glob("*.safetensors")):
+        return "It has no weights (model.safetensors): copy them into it, or write the model with save_pretrained"
+    if "deserializing header" in error:
+        return f"Its weights are damaged or cut off: copy or download them again. ({error})"
+    return f"({error})"
 
 
 def _silence_dropout(model: PreTrainedModel, kept: Container[int] = ()) -> None:

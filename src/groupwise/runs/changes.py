@@ -109,4 +109,5 @@ def refuse(changes: Iterable[Change], run: str) -> None:
 
 def _flat(toml: str) -> dict[str, str]:
     tree: dict[str, Any] = tomllib.loads(toml)
-    return {dotted(name): toml_value(value) for name, value in leaves(tree)}
+    # A section in which nothing is set is no setting: its first one would be told twice.
+    return {dotted(name): toml_value(value) for name, value in leaves(tree) if value != {}}

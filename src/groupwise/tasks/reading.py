@@ -99,7 +99,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield _row(_parsed(line, f"{path}, line {number}"), f"{path}, line {number}")
+                yield _row(_parsed(line.rstrip(), f"{path}, line {number}"), f"{path}, line {number}")
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -116,7 +116,14 @@ def _parsed(text: bytes, where: str) -> Any:
     except UnicodeDecodeError as error:
         raise TaskError(f"{where} is not UTF-8 ({error}). {_CONVERT}") from error
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number of 5,000 digits
-        raise TaskError(f"{where} is not valid JSON: {error}") from error
+        raise TaskError(f"{where} is not valid JSON: {_place(error)}") from error
+
+
+def _place(error: Exception) -> str:
+    # In a file with a row a line, "line 1" would be taken for the file's.
+    if isinstance(error, json.JSONDecodeError) and error.lineno == 1:
+        return f"{error.msg} at column {error.colno}"
+    return str(error)
 
 
 def _row(value: Any, where: str) -> Row:

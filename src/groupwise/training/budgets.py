@@ -42,7 +42,9 @@ class Budgets:
         """The budget that is used up, in words; None: go on."""
         section = self._section
         if section.hours is not None and self.seconds >= section.hours * 3600:
-            return f"{self.seconds / 3600:.2f} hours have passed (budgets.hours = {section.hours:g})"
+            hours = self.seconds / 3600
+            passed = f"{hours:.2f}" if hours >= 0.1 else f"{hours:.2g}"
+            return f"{passed} hours have passed (budgets.hours = {section.hours:g})"
         sampled = self._spent.tokens + tokens_of(steps)
         if section.sampled_tokens is not None and sampled >= section.sampled_tokens:
             return f"{sampled:,.0f} tokens were sampled (budgets.sampled_tokens = {section.sampled_tokens:,})"
