@@ -82,6 +82,12 @@ def test_answers_stand_side_by_side():
     assert rows == [["1", "+", "1", "=", "2", "✗", "3", "✓", "2"], ["2", "+", "1", "=", "3", "✓", "3", "✗", "9"]]
 
 
+def test_a_mark_stands_beside_a_word_that_is_wider_than_its_cell():
+    shown = printed(side_by_side([answer(1, "a" * 50, False)], [answer(1, "b" * 50, True)]), width=60)
+    assert "✗ aaaa" in shown and "✓ bbbb" in shown
+    assert shown.count("a") - shown.count("after") >= 50, "nothing is cut"
+
+
 def test_the_first_problems_are_shown_not_the_best():
     before = [answer(number, "?", False) for number in range(20)]
     after = [answer(number, "!", number >= 10) for number in range(20)]

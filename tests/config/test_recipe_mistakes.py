@@ -60,6 +60,7 @@ def test_empty_recipe_says_what_to_add(desk):
             "train.temperature = 1.0",
             "train.temperature: unknown setting. Did you mean sampling.temperature? (default 1.0)",
         ),
+        ("reward.0.function = 'length'", "reward: unknown setting. Did you mean rewards or loops.reward?"),
         ("num_generations = 8", "num_generations: unknown setting. Here it is called train.group_size"),
         ("train.learning_rate = 1e-6", "train.learning_rate: unknown setting. Here it is called optimizer.lr"),
         ("train.seed = 1", "train.seed: unknown setting. Did you mean seed?"),

@@ -146,10 +146,15 @@ def _fitted(values: Sequence[float], columns: int) -> list[float]:
     return fitted
 
 
-def _marked(answer: EvaluatedAnswer, ascii_only: bool) -> Text:
+def _marked(answer: EvaluatedAnswer, ascii_only: bool) -> Table:
     right, wrong = ("ok", "x") if ascii_only else ("✓", "✗")
-    mark = Text(f"{right if answer.correct else wrong} ", style="bold green" if answer.correct else "bold red")
-    return mark + _excerpt(answer.completion.text or "(nothing)")
+    mark = Text(right if answer.correct else wrong, style="bold green" if answer.correct else "bold red")
+    # Columns of their own: a word wider than the cell would leave the mark alone on its line.
+    cell = Table.grid(padding=(0, 1))
+    cell.add_column(no_wrap=True)
+    cell.add_column(overflow="fold")
+    cell.add_row(mark, _excerpt(answer.completion.text or "(nothing)"))
+    return cell
 
 
 def _excerpt(text: str) -> Text:

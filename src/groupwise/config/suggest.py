@@ -19,12 +19,15 @@ def similar(word: str, options: Iterable[str], likeness: float = 0.6) -> str | N
 def settings_like(name: Name, task_kind: object = None) -> list[Name]:
     """Settings or tables that an unknown name may have meant, the likeliest kind of slip first.
 
-    It stands in another table (`train.lr`), is misspelt in its own (`train.groupsize`), or both (`train.temprature`).
+    It is almost a table (`[reward]`), stands in another table (`train.lr`), is misspelt in its own (`train.groupsize`),
+    or both (`train.temprature`).
     """
     word = str(name[-1])
     everywhere = _everywhere(task_kind)
+    almost = similar(word, schema.keys(schema.root()), likeness=0.85) if len(name) == 1 else None
+    tables: list[Name] = [(almost,)] if almost else []
     if exact := [each for each in everywhere if each[-1] == word]:
-        return exact[:3]
+        return [*tables, *exact][:3]
     table = schema.find(name[:-1], task_kind)
     siblings = schema.keys(table, task_kind) if table is not None else {}
     if sibling := similar(word, siblings):
