@@ -524,11 +524,8 @@ class Waits(Watch):
             self.count += 1
 
 
-@pytest.mark.parametrize("family", ["graphed", "by torch"])
-def test_nobody_waits_for_a_token(family, request, monkeypatch):
-    """On a GPU the host looks once in eight tokens at which rows have ended, and at nothing else between."""
-    if family == "graphed":
-        request.getfixturevalue("graphs")
+def times_waited(monkeypatch, **sampling):
+    """How often the host waits for 8 rows of up to 200 tokens, where it looks at their ends once in eight."""
     monkeypatch.setattr("groupwise.engines.drawing.fits", lambda *_: False)
     policy = policy_of("llama")
     engine = EmbeddedEngine(policy)
@@ -539,7 +536,25 @@ def test_nobody_waits_for_a_token(family, request, monkeypatch):
     engine._rows = no_rows
     asyncio.run(gathered(engine, calls_of((5,), max_new_tokens=1)))  # the decoder is chosen, which does look
     policy.tokenizer.eos_token_id, engine._ends = None, frozenset({98})
+    lists, tolist = [], torch.Tensor.tolist  # on a CPU no operation of torch
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: lists.append(self) or tolist(self))
     with Waits() as waits:
-        asyncio.run(gathered(engine, calls_of((5, 9), max_new_tokens=200)))
-    ended = 3 * 8  # each row that ends is read: its end, its tokens, its logprobs
-    assert 0 < waits.count <= 200 // 8 + ended + 10
+        asyncio.run(gathered(engine, calls_of((5, 9), max_new_tokens=200, **sampling)))
+    return waits.count + len(lists)
+
+
+ENDED = 4 * 8 + 25
+"""Each row that ends is read: all ends, its own, its tokens, its logprobs. And a few graphs are compared."""
+
+
+@pytest.mark.parametrize("family", ["graphed", "by torch"])
+def test_nobody_waits_for_a_token(family, request, monkeypatch):
+    """On a GPU the host looks once in eight tokens at which rows have ended, and at nothing else between."""
+    if family == "graphed":
+        request.getfixturevalue("graphs")
+    assert 0 < times_waited(monkeypatch) <= 200 // 8 + ENDED
+
+
+def test_a_stop_string_is_looked_for_in_all_rows_at_once(monkeypatch):
+    """Once a token, not once a token and row."""
+    assert 200 // 8 < times_waited(monkeypatch, stop=("~~~~~~",)) <= 200 + 200 // 8 + ENDED

@@ -266,14 +266,15 @@ class Rows:
         return mentioned
 
     def _look_for(self, stops: Sequence[str], index: Sequence[int]) -> None:
-        """End the rows whose text now holds a stop string."""
+        """End the rows whose text now holds a stop string. One look at the newest tokens of all rows."""
         # Every token holds at least one byte, so a stop string lies within as many last tokens as it has bytes.
         reach = max(len(stop.encode()) for stop in stops) + 4
-        for i in index:
-            first = max(self._columns - reach, self._rows[i].start)
-            tail = self._decode(self._tokens[first : self._columns, i].tolist())
+        first = max(self._columns - reach, 0)
+        newest = self._tokens[first : self._columns].t().tolist()
+        for i in (i for i in index if not self._rows[i].finished):
+            tail = self._decode(newest[i][max(self._rows[i].start - first, 0) :])
             if any(stop in tail for stop in stops):
-                self._ended_at[i] = min(int(self._ended_at[i]), self._columns - 1)
+                self._ended_at[i] = self._ended_at[i].clamp(max=self._columns - 1)
 
     def _completion(self, i: int) -> Completion:
         row, request = self._rows[i], self._rows[i].request
