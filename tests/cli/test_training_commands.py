@@ -67,7 +67,10 @@ def test_prompts_that_are_dropped_are_told(recipe, groupwise):
     task = 'task={kind = "dataset", path = "rows.jsonl", max_prompt_tokens = 10}'
     ended = groupwise("train", "recipe.toml", task, "train.steps=1")
     assert ended.code == 0, ended.err
-    assert "2 prompts, the longest of 22 tokens (limit 10); 1 too long and dropped: rows/train/1\n" in ended.out
+    told = "2 prompts, the longest of 22 tokens (limit 10); 1 too long and dropped: rows/train/1"
+    assert f"{told}. Raise task.max_prompt_tokens or lower" in ended.out
+    assert (ended.out.count("too long and dropped"), ended.out.count("held out")) == (1, 1), "each is told once"
+    assert ended.out.count("holds no problems out") == 1
     assert "1 problems to train on, 0 held out; prompts of up to 22 tokens (limit 10, 1 dropped)\n" in ended.out
 
 

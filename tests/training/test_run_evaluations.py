@@ -136,7 +136,7 @@ def test_without_held_out_problems_nothing_is_evaluated_and_that_is_said(tmp_pat
     trainer = trainer_of(tmp_path, rows=task(held_out=[]), reporter=listener)
     run = trainer.train()
     assert run.evaluations() == []
-    assert listener.messages == ["the task 'toy' holds no problems out, so nothing is evaluated"]
+    assert listener.messages == ["the task 'toy' holds no problems out, so nothing is evaluated: see task.hold_out"]
     with pytest.raises(TaskError, match="nothing to evaluate on"):
         trainer.evaluate()
 

@@ -19,13 +19,21 @@ _SHOWN = 500
 
 def data(parts: Parts) -> Iterator[Finding]:
     """How many rows, which prompts are too long, which stand there twice, and what is in both splits."""
-    train, held_out = parts.task.train, parts.task.held_out
     lines = [f"train    {parts.train.report}"]
     if parts.held_out is not None:
         lines.append(f"held out {parts.held_out.report}")
     long = parts.train.report.dropped + parts.train.report.truncated
     cure = "raise task.max_prompt_tokens or lower sampling.max_new_tokens, if they should be kept whole" if long else ""
-    yield Finding("data", "warning" if long else "ok", "\n".join(lines), cure, {"problems": len(train)})
+    yield Finding("data", "warning" if long else "ok", "\n".join(lines), cure, {"problems": len(parts.task.train)})
+    yield from overlaps(parts)
+    if not parts.task.held_out:
+        text = "no problems are held out, so nothing will be evaluated"
+        yield Finding("data", "warning", text, "set task.hold_out or task.eval_split")
+
+
+def overlaps(parts: Parts) -> Iterator[Finding]:
+    """Which problems stand there twice, and which are in both splits."""
+    train, held_out = parts.task.train, parts.task.held_out
     yield from _splits(parts)
     # What an environment does depends on all columns; else who asks the same asks for the same.
     key = _key if parts.task.environment is None else _key_of_all
@@ -41,9 +49,6 @@ def data(parts: Parts) -> Iterator[Finding]:
         text = f"{len(shared):,} of {len(held_out):,} held-out prompts are trained on, such as {example!r}"
         cure = "take them out of the training rows, or use task.hold_out: the evaluation says nothing otherwise"
         yield Finding("data", "warning", text, cure, {"shared": len(shared)})
-    if not held_out:
-        text = "no problems are held out, so nothing will be evaluated"
-        yield Finding("data", "warning", text, "set task.hold_out or task.eval_split")
 
 
 def prompt(parts: Parts) -> Iterator[Finding]:

@@ -29,7 +29,9 @@ class Examination:
         """Right or wrong, by problem, before the first step."""
         self._examiner = None if parts.held_out is None else examiner_of(parts, engine, reporter)
         if self._examiner is None:
-            reporter.message(f"the task {parts.task.name!r} holds no problems out, so nothing is evaluated")
+            reporter.message(
+                f"the task {parts.task.name!r} holds no problems out, so nothing is evaluated: see task.hold_out"
+            )
         elif parts.recipe.evaluation.pass_at and parts.task.is_correct is None:
             reporter.message(f"the task {parts.task.name!r} has no answers to compare with, so there is no pass@k")
 

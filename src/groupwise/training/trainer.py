@@ -108,7 +108,8 @@ class Trainer:
                 self._parts = build(self._loaded, self._given)
             for prompts in (self._parts.train, self._parts.held_out):
                 if prompts is not None and prompts.report.dropped + prompts.report.truncated:
-                    self._reporter.message(str(prompts.report))
+                    cure = "Raise task.max_prompt_tokens or lower sampling.max_new_tokens to keep them whole"
+                    self._reporter.message(f"{prompts.report}. {cure}")
         return self._parts
 
     @property
