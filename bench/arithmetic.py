@@ -104,6 +104,32 @@ def operations(workload: Workload, step: Step) -> Operations:
     )
 
 
+def by_part(workload: Workload, step: Step) -> dict[str, dict[str, float]]:
+    """The same by the large parts that `breakdown.py` tells apart, halves of a step first. Prompts are read before the
+    decoding steps begin."""
+    whole, reading = operations(workload, step), operations(workload, Step(step.prompts, [[] for _ in step.prompts]))
+    decoding = whole.sampling + whole.sampling_attention - reading.sampling - reading.sampling_attention
+    return {
+        "decode": {"compiled step": decoding},
+        "learn": {"GEMM": whole.learning, "attention": whole.learning_attention},
+    }
+
+
+FEW = 16
+"""Rows of a decoding step in the tail of a batch."""
+
+
+def decoding_rows(step: Step) -> dict[str, float]:
+    """How many decoding steps there are, how many completions are still going on average, and the share of steps with
+    few of them. The first token of each comes of its prompt.
+
+    Example: completions of 3 and 2 tokens take 2 steps, of 2 rows and of 1.
+    """
+    lengths = [length for of_group in step.completions for length in of_group]
+    rows = [sum(length > place for length in lengths) for place in range(1, max(lengths))]
+    return {"steps": len(rows), "mean": sum(rows) / len(rows), "few": sum(count <= FEW for count in rows) / len(rows)}
+
+
 def step_of(workload: Workload, row: dict) -> Step:
     """The tokens of a step that one of the sides has measured."""
     lengths = row["lengths"]

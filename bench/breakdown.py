@@ -4,7 +4,8 @@
 
 The profiler slows down everything but the large operations themselves, so what is "other" is taken from the step that
 it did not watch: the clock's seconds less those of the large operations. It does not see into a decoding step that is
-one call of compiled code: there the clock is asked again, call by call.
+one call of compiled code: there the clock is asked again, call by call. With it comes how much arithmetic of the floor
+(`arithmetic.py`) each of them had to do, and how many rows the decoding steps had.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from arithmetic import Step, by_part, decoding_rows
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.engines.native import NativeDecoder
 from groupwise.engines.rows import Rows
@@ -106,7 +108,13 @@ def halves_of_a_step(parts):
         graded = asyncio.run(rollouts.grade(groups, TrainerState()))
         asyncio.run(learner.update(with_advantages(graded, parts.algorithm), sampler_is_exact=engine.exact))
 
-    return sample, learn
+    def step() -> Step:
+        return Step(
+            [len(group.prompt_ids) for group in groups],
+            [[len(rollout.completion.token_ids) for rollout in group.rollouts] for group in groups],
+        )
+
+    return sample, learn, step
 
 
 def main():
@@ -120,16 +128,19 @@ def main():
         trainer, _ = trainer_of(
             workload_of(arguments.workload), arguments.model, folder, steps=100, dtype=arguments.dtype
         )
-        halves = dict(zip(("decode", "learn"), halves_of_a_step(trainer.prepare()), strict=True))
+        *both, step = halves_of_a_step(trainer.prepare())
+        halves = dict(zip(("decode", "learn"), both, strict=True))
         for work in halves.values():
             work()  # to warm up
-        result = {}
+        result: dict = {}
         for name, work in halves.items():
             with timed(CALLS) as called:
                 clock = by_clock(work)
             parts = called if "compiled step" in called else watched(work)
             large = {part: seconds for part, seconds in parts.items() if part != "other"}
             result[name] = {**large, "other": max(clock - sum(large.values()), 0.0), "clock": clock}
+        result["operations"] = by_part(workload_of(arguments.workload), step())
+        result["rows"] = decoding_rows(step())
     result["threads"] = torch.get_num_threads()
     arguments.out.write_text(json.dumps(result))
 

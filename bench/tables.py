@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from arithmetic import operations, step_of
+from arithmetic import FEW, operations, step_of
 from compare import WARM_UP, fastest, peak, per_token, seconds, timed, whole_step_peak
 from growth import SERIES, checks
 from workloads import Workload, workload_from
@@ -166,18 +166,30 @@ def floor_rows(entries: dict[str, dict], compare: dict[str, dict]) -> Iterator[t
 
 
 def where(entries: dict[str, dict]) -> str:
-    """Where W1's step goes."""
-    rows = []
+    """Where W1's step goes, and how fast its large parts are."""
+    rows, tails = [], []
     for dtype in ("fp32", "bf16"):
         parts = entries["W1"][f"{dtype}_breakdown"]
         whole = sum(parts[half]["clock"] for half in ("decode", "learn"))
         for half in ("decode", "learn"):
+            had_to_do = parts["operations"][half]
             rows += [
-                (dtype, f"{half}: {part}", f"{value:.2f}", f"{value / whole:.0%}")
+                (
+                    *(dtype, f"{half}: {part}", f"{value:.2f}", f"{value / whole:.0%}"),
+                    f"{had_to_do[part] / value / 1e9:,.0f}" if part in had_to_do else "",
+                )
                 for part, value in parts[half].items()
                 if part != "clock"
             ]
-    return table(("precision", "what", "s", "of the step"), rows)
+        tails.append(tail(dtype, parts["rows"]))
+    head = ("precision", "what", "s", "of the step", "operations of the floor, 1e9/s")
+    return "\n\n".join((table(head, rows), *tails))
+
+
+def tail(dtype: str, rows: dict[str, float]) -> str:
+    """How long the tail of a batch is."""
+    steps = f"{rows['steps']:,.0f} decoding steps of {rows['mean']:.0f} rows on average"
+    return f"{dtype}: {steps}; {rows['few']:.0%} of them have {FEW} rows or fewer."
 
 
 def growth(entries: dict[str, dict]) -> str:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from arithmetic import Step, adapter_parameters, body_parameters, operations
+from arithmetic import Step, adapter_parameters, body_parameters, by_part, decoding_rows, operations
 from models import random_model, tokenizer_of
 from workloads import SMALL, SMOLLM_135M, WORKLOADS, Shape, Workload
 
@@ -60,3 +60,17 @@ def test_a_step_costs_more_than_its_prompts_alone(name):
     none = operations(workload, Step(prompts, [[1] * workload.group] * workload.problems))
     full = operations(workload, Step(prompts, [[workload.cap] * workload.group] * workload.problems))
     assert full.total > none.total > 0
+
+
+def test_parts_of_a_step_and_the_rows_of_its_tail():
+    """Two prompts of 3 tokens, completions of 3 and 2, of 20 and 1: 19 decoding steps, the first of 3 rows, the second
+    of 2, and so on of 1."""
+    step = Step([3, 3], [[3, 2], [20, 1]])
+    workload = replace(WORKLOADS["W1"], passes=2)
+    parts, whole = by_part(workload, step), operations(workload, step)
+    fed, pairs = 2 + 1 + 19 + 0, (2 * 3 + 3) + (3 + 1) + (19 * 3 + 190)
+    tokens = 2 * body_parameters(SMALL) * fed + 2 * SMALL.vocabulary * SMALL.hidden * 26
+    assert parts["decode"] == {"compiled step": tokens + 4 * SMALL.hidden * SMALL.layers * pairs}
+    assert parts["learn"] == {"GEMM": whole.learning, "attention": whole.learning_attention}
+    assert decoding_rows(step) == {"steps": 19, "mean": (3 + 2 + 17) / 19, "few": 1.0}
+    assert decoding_rows(Step([3], [[2] * 17]))["few"] == 0
