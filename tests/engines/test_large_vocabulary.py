@@ -51,6 +51,16 @@ def test_top_p_is_that_of_a_whole_sort(top_p, spread):
     assert len(tokens.unique()) > (1 if top_p == 0.05 and spread == 6.0 else 8)
 
 
+def test_only_rows_with_a_wide_nucleus_are_sorted(monkeypatch):
+    sorts, sort = [], torch.Tensor.sort
+    logits, u = torch.cat([logits_of(5, spread=6.0), logits_of(2, spread=0.1), logits_of(3, spread=6.0)]), numbers(10)
+    each = [draw(logits[i : i + 1], u[i : i + 1], Sampling(top_p=0.9), None)[0] for i in range(10)]
+    monkeypatch.setattr(torch.Tensor, "sort", lambda x, *how, **hows: sorts.append(len(x)) or sort(x, *how, **hows))
+    together, _ = draw(logits, u, Sampling(top_p=0.9), None)
+    assert together.tolist() == torch.cat(each).tolist()
+    assert sorts == [2]
+
+
 def test_what_is_not_a_number_does_not_stop_the_engine():
     """The learner says what is wrong with a policy that has gone to pieces; sampling it must not hide that."""
     tokens, logprobs = draw(torch.full((2, VOCABULARY), float("nan")), numbers(2), Sampling(), None)

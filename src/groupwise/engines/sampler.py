@@ -102,16 +102,23 @@ def _truncated(probabilities: Tensor, sampling: Sampling) -> Tensor:
 def _smallest_of_nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     """The probability of the last token of the smallest set that has `top_p` of all: [B, 1].
 
-    Sorting a whole vocabulary is dear, and the nucleus is nearly always among its first thousand.
+    Sorting a whole vocabulary is dear, and the nucleus is nearly always among its first thousand: only rows in which it
+    is not are sorted.
     """
     wanted = top_p * probabilities.sum(-1, keepdim=True)
     vocabulary = probabilities.shape[-1]
     likeliest = probabilities.topk(min(1024, vocabulary), -1).values
-    if likeliest.shape[-1] < vocabulary and bool((likeliest.sum(-1, keepdim=True) < wanted).any()):
-        likeliest = probabilities.sort(-1, descending=True).values
-    before = likeliest.cumsum(-1) - likeliest
+    found = _last_inside(likeliest, wanted)
+    if likeliest.shape[-1] < vocabulary and bool((wide_B := likeliest.sum(-1) < wanted[:, 0]).any()):
+        rows = wide_B.nonzero()[:, 0]
+        found[rows] = _last_inside(probabilities[rows].sort(-1, descending=True).values, wanted[rows])
+    return found
+
+
+def _last_inside(sorted_: Tensor, wanted: Tensor) -> Tensor:
+    before = sorted_.cumsum(-1) - sorted_
     inside = (before < wanted).sum(-1, keepdim=True).clamp(min=1)
-    return likeliest.gather(-1, inside - 1)
+    return sorted_.gather(-1, inside - 1)
 
 
 _BLOCK = 512
