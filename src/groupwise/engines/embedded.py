@@ -25,6 +25,7 @@ from groupwise.engines.sampler import check
 from groupwise.errors import EngineError
 from groupwise.models.lora import at_work
 from groupwise.models.policy import Attention, Policy
+from groupwise.models.precision import multiplies_exactly
 from groupwise.models.scarce import is_out_of_memory
 from groupwise.types import Completion, Sampling
 
@@ -61,8 +62,10 @@ class EmbeddedEngine:
 
     @property
     def exact(self) -> bool:
-        """In fp32 its logprobs are the learner's to 1e-5; in 16 bits the two round differently."""
-        return self._policy.dtype in (torch.float32, torch.float64)
+        """In fp32 its logprobs are the learner's to 1e-5; in 16 bits, and where fp32 is rounded to be multiplied, the two
+        round differently."""
+        dtype = self._policy.dtype
+        return dtype == torch.float64 or (dtype == torch.float32 and multiplies_exactly(self._policy.device))
 
     async def sample(
         self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seeds: Sequence[int]
