@@ -62,8 +62,8 @@ class EmbeddedEngine:
 
     @property
     def exact(self) -> bool:
-        """In fp32 its logprobs are the learner's to 1e-5; in 16 bits, and where fp32 is rounded to be multiplied, the two
-        round differently."""
+        """In fp32 its logprobs are the learner's to 1e-5; in 16 bits, and where fp32 is rounded to be multiplied, the
+        two round differently."""
         dtype = self._policy.dtype
         return dtype == torch.float64 or (dtype == torch.float32 and multiplies_exactly(self._policy.device))
 

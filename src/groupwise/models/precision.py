@@ -6,13 +6,15 @@ multiplies_exactly(torch.device("cuda"))        # False
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 
 
 def multiplies_exactly(device: torch.device) -> bool:
     """Whether torch rounds no operands of fp32 matrix products on this device."""
-    backend = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
+    backend = cast(Any, torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn)
     try:
-        return str(backend.fp32_precision) in ("none", "ieee")
+        return str(backend.matmul.fp32_precision) in ("none", "ieee")
     except AttributeError:  # before torch 2.9
         return torch.get_float32_matmul_precision() == "highest"
