@@ -5,6 +5,10 @@ writes into the memory of its old result. Python does not run. So a number that 
 would on a GPU, a tensor that has moved is not followed, and whoever looks at a value is refused.
 """
 
+import traceback
+
+import torch
+
 from groupwise.engines.watch import UncapturableError, Watch, tensors_of
 
 
@@ -72,3 +76,30 @@ class FrozenGraphs:
 
     def forget(self):
         pass
+
+
+ON_THE_HOST = ("learner/packing.py", "models/places.py")
+"""What they look at is never on a GPU."""
+
+
+class Waits(Watch):
+    """Counts how often the host would wait for a GPU inside it. `tolist` is no operation of torch on a CPU."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.count, self._tolist = 0, torch.Tensor.tolist
+        monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: self._listed(tensor))
+
+    def _listed(self, tensor):
+        self._wait()
+        return self._tolist(tensor)
+
+    def _wait(self):
+        frames = traceback.extract_stack()
+        self.count += not any(frame.filename.endswith(ON_THE_HOST) for frame in frames)
+
+    def note(self, *call):
+        try:
+            super().note(*call)
+        except UncapturableError:
+            self._wait()

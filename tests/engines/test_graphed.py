@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from toy_engine import as_trees, gathered, ids, reported, sampled, without_ends
 
 from architectures import TRUNK_AND_BRANCH, alone, model_of, policy_of, tokens
-from frozen import FrozenGraphs
+from frozen import FrozenGraphs, Waits
 from groupwise.config.sections import LoraSection
 from groupwise.engines.choice import choose_decoder
 from groupwise.engines.decoders import TrunkAndBranchDecoder
@@ -510,20 +510,6 @@ def test_a_capture_that_breaks_off_leaves_the_stream_as_it_was(error, becomes, m
     assert "\n" not in str(raised.value)
 
 
-class Waits(Watch):
-    """Counts how often the host waits."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def note(self, *call):
-        try:
-            super().note(*call)
-        except UncapturableError:
-            self.count += 1
-
-
 def times_waited(monkeypatch, **sampling):
     """How often the host waits for 8 rows of up to 200 tokens, where it looks at their ends once in eight."""
     monkeypatch.setattr("groupwise.engines.drawing.fits", lambda *_: False)
@@ -536,11 +522,10 @@ def times_waited(monkeypatch, **sampling):
     engine._rows = no_rows
     asyncio.run(gathered(engine, calls_of((5,), max_new_tokens=1)))  # the decoder is chosen, which does look
     policy.tokenizer.eos_token_id, engine._ends = None, frozenset({98})
-    lists, tolist = [], torch.Tensor.tolist  # on a CPU no operation of torch
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: lists.append(self) or tolist(self))
-    with Waits() as waits:
+    waits = Waits(monkeypatch)
+    with waits:
         asyncio.run(gathered(engine, calls_of((5, 9), max_new_tokens=200, **sampling)))
-    return waits.count + len(lists)
+    return waits.count
 
 
 ENDED = 4 * 8 + 25

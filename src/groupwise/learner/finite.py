@@ -77,9 +77,11 @@ def check_groups(groups: Sequence[Group]) -> None:
 def check_terms(terms: Mapping[str, Tensor | None], places_T: Tensor) -> None:
     """Raise if a number is not finite: a tensor [T] by token, or one for the whole micro-batch. In the order given. Old
     logprobs can be the sampler's and, like these, -inf."""
-    for name, values in terms.items():
-        values = values.clamp_min(0.0) if values is not None and name == OLD else values
-        if values is None or bool(values.isfinite().all()):
+    given = {name: x.clamp_min(0.0) if name == OLD else x for name, x in terms.items() if x is not None}
+    if not given or bool(torch.stack([values.isfinite().all() for values in given.values()]).all()):
+        return  # the one look at values, for which a GPU is waited for
+    for name, values in given.items():
+        if bool(values.isfinite().all()):
             continue
         if values.ndim == 0:
             raise NonFiniteError(Blame(name, float(values)))

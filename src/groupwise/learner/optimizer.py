@@ -94,8 +94,8 @@ class PolicyOptimizer:
         for parameter, master in zip(self._parameters, self._masters, strict=True):
             if parameter is master or parameter.grad is None:
                 continue
-            gradient = parameter.grad.float()
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            gradient = parameter.grad
+            master.grad = gradient.float() if master.grad is None else master.grad.add_(gradient)
             parameter.grad = None
 
     def step(self) -> float:

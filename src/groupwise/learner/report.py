@@ -46,20 +46,24 @@ class UpdateReport:
         }
         if terms.kl_T is not None:
             sums["kl"] = terms.kl_T.sum()
-        for name, value in sums.items():
-            self._sums[name] += float(value)
-            self._since_step[name] += float(value)
-        if not self._norms and len(scores.logprobs_T):
-            # Only before the first update do sampler and learner speak of the same weights.
-            gap = float(log_ratio(scores.logprobs_T, batch.sampled_T).abs().max())
-            self._largest_gap = max(self._largest_gap, gap)
+        seen = {**sums, "loss": terms.loss}
+        first = not self._norms and len(scores.logprobs_T) > 0
+        if first:  # only before the first update do sampler and learner speak of the same weights
+            seen["gap"] = log_ratio(scores.logprobs_T, batch.sampled_T).abs().max()
+        # All at once: a GPU is waited for each time.
+        values = dict(zip(seen, torch.stack([x.double() for x in seen.values()]).tolist(), strict=True))
+        for name in sums:
+            self._sums[name] += values[name]
+            self._since_step[name] += values[name]
+        self._since_step["loss"] += values["loss"]
+        if first:
+            self._largest_gap = max(self._largest_gap, values["gap"])
             if not self._exact:
                 mismatch_T = log_ratio(scores.old_T, batch.sampled_T)
                 for name, value in mismatch_sums(mismatch_T, batch.rollout_T).items():
                     self._mismatch[name] += value
         self._tokens += len(scores.logprobs_T)
         self._since_step["tokens"] += len(scores.logprobs_T)
-        self._since_step["loss"] += float(terms.loss)
 
     def sum_since_step(self, name: str) -> float:
         """The sum over the tokens since the last optimizer step: `entropy`, `kl`, or the number of `tokens`."""
