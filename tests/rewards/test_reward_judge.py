@@ -125,6 +125,9 @@ def answering(handle):
             with connection, suppress(OSError):
                 connection.recv(1 << 16)
                 handle(connection)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):  # closed with something unread, what was sent may be lost
+                    pass
 
         def serve():
             with suppress(OSError):
