@@ -209,11 +209,15 @@ class BranchCache:
         trunk = torch.arange(self._widest, device=self._device)[None]
         columns = torch.arange(self._width, device=self._device)[None]
         hidden_trunk = trunk >= self._lengths_of_rows
-        hidden_branch = (columns < self._starts_of_rows) | (columns > self._newest)
+        hidden_branch = self._without_token(columns)
         if window is not None:
             hidden_trunk = hidden_trunk | (self.positions[:, None] - trunk >= window)
             hidden_branch = hidden_branch | (self._newest - columns >= window)
         return torch.cat([hidden_trunk, hidden_branch], 1)[:, None]
+
+    def _without_token(self, columns: Tensor) -> Tensor:
+        """[rows, columns] where a row has none."""
+        return columns < self._starts_of_rows
 
     def _arrange(self) -> None:
         """What follows from which rows there are."""

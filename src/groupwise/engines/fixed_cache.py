@@ -48,8 +48,8 @@ class FixedCache(BranchCache):
         self.generation = 0
         """How often memory that steps refer to was given back."""
         self._memory: dict[tuple[nn.Module, str], Tensor] = {}
-        self._whole: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-        """Each layer's branches with the rows that are nobody's."""
+        self._whole: dict[nn.Module, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        """Each layer's trunks and branches, with the slots and rows that are nobody's."""
         self._indexes: dict[tuple[str, int], Tensor] = {}
         """What is known about rows, slots and columns, by name and by how many there are of them."""
         with torch.inference_mode(False):  # what stays may be written to in any mode
@@ -100,32 +100,29 @@ class FixedCache(BranchCache):
         return self.form.room
 
     def _write(self, layer: nn.Module, key: Tensor, value: Tensor) -> None:
-        for block, new in zip(self._whole[layer], (key, value), strict=True):
+        for block, new in zip(self._whole[layer][2:], (key, value), strict=True):
             block.index_copy_(2, self._column, new.transpose(0, 1).to(block.dtype))
 
     def _hold(
         self, layer: nn.Module, branches: tuple[Tensor, Tensor], trunks: tuple[Tensor, Tensor] | None = None
     ) -> None:
         """Copied to where the layer's lie in this form."""
-        form = self.form
-        keys, values = (
-            self._laid(layer, name, block, form.rows, form.room)
-            for name, block in zip(("keys", "values"), branches, strict=True)
-        )
-        self._whole[layer] = (keys, values)
-        of_branches = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
-        rows = branches[0].shape[1]
+        form, rows = self.form, branches[0].shape[1]
+        keys = self._laid(layer, "keys", branches[0], form.rows, form.room)
+        values = self._laid(layer, "values", branches[1], form.rows, form.room)
         self._branches[layer] = (keys[:, :rows], values[:, :rows])
         if trunks is None:
-            self._views[layer] = Views(*self._views[layer][:2], *of_branches)
-            return
-        keys, values = (
-            self._laid(layer, f"trunk {name}", block, form.slots, form.prompt)
-            for name, block in zip(("keys", "values"), trunks, strict=True)
-        )
-        self._views[layer] = Views(keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1), *of_branches)
-        slots, longest = trunks[0].shape[1:3]
-        self._trunks[layer] = (keys[:, :slots, :longest], values[:, :slots, :longest])
+            trunk_keys, trunk_values, *_ = self._whole[layer]
+        else:
+            slots, longest = trunks[0].shape[1:3]
+            trunk_keys = self._laid(layer, "trunk keys", trunks[0], form.slots, form.prompt)
+            trunk_values = self._laid(layer, "trunk values", trunks[1], form.slots, form.prompt)
+            self._trunks[layer] = (trunk_keys[:, :slots, :longest], trunk_values[:, :slots, :longest])
+        self._whole[layer] = (trunk_keys, trunk_values, keys, values)
+        self._views[layer] = Views.of(*self._whole[layer])
+
+    def _without_token(self, columns: Tensor) -> Tensor:
+        return super()._without_token(columns) | (columns > self._column)
 
     def _laid(self, layer: nn.Module, name: str, block: Tensor, count: int, length: int) -> Tensor:
         """`block` [kv heads, rows or slots, tokens, dim] in memory of the layer's own, with zeros around it."""
