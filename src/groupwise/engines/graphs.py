@@ -161,9 +161,15 @@ class Launched:
         return expected
 
     def _give_up(self, why: str) -> None:
-        log.warning("tokens are decoded without CUDA graphs, which is slower: %s", why)
+        tell(why)
         self.why_not = why
         self.forget()
+
+
+@cache
+def tell(why: str) -> None:
+    """Once: the decoders that a choice tries out, and the one that is chosen, come to the same."""
+    log.warning("tokens are decoded without CUDA graphs, which is slower: %s", why)
 
 
 def _drop_oldest(kept: dict[Hashable, Any], most: int) -> None:
