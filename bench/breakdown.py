@@ -32,10 +32,11 @@ from groupwise.training.step import with_advantages
 from our_side import trainer_of
 from workloads import workload_of
 
-GEMM = ("aten::mm", "aten::addmm", "aten::_addmm_activation", "mkldnn::_linear_pointwise", "aten::mkldnn_linear")
+GEMM = (
+    *("aten::mm", "aten::addmm", "aten::_addmm_activation", "mkldnn::_linear_pointwise", "aten::mkldnn_linear"),
+    "_Linear",
+)
 ATTENTION = ("aten::bmm", "aten::baddbmm", "scaled_dot_product", "flash_attention", "_Attention")
-
-
 PASSES = ("_RmsNorm", "_Gated", "_Rotated")
 CALLS = {
     "reading prompts": (NativeDecoder, "admit"),

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
 
 from groupwise.models import parts
+from groupwise.models.products import linear_of
 from groupwise.models.rotary import Rotary
 from groupwise.models.tables import rows_of
 
@@ -37,11 +39,14 @@ class Fused:
     def __init__(self, model: nn.Module) -> None:
         self._forwards: list[tuple[dict[str, Any], Forward]] = []
         proven: dict[object, int | None] = {}
+        head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
         for module in model.modules():
             if "forward" in vars(module):
                 continue
-            if (rows := rows_of(module)) is not None:
-                self._forwards.append((vars(module), rows))
+            plain = rows_of(module) or linear_of(module)
+            # The head has a way of its own (`tiles`), as long as nobody has changed it.
+            if plain is not None and module is not head:
+                self._forwards.append((vars(module), plain))
             candidates = list(_candidates(module))
             kind = (type(module), *(type(child) for child in module.children()), *_shapes(module))
             if candidates and kind not in proven:

@@ -28,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from groupwise.maths.logprobs import chunked_logprobs
 from groupwise.models.compiled import library
 from groupwise.models.head import Head
+from groupwise.models.products import multiply
 from groupwise.models.tables import gradient_of
 
 SOURCE = Path(__file__).with_name("tiles.c")
@@ -111,7 +112,7 @@ class _Tiles:
                 rows = slice(start, min(start + TOKENS, tokens))
                 shape = rows.stop - rows.start, columns.stop - columns.start
                 tile = self._room[: shape[0] * shape[1]].view(shape)
-                yield rows, columns, torch.mm(self.features_TH[rows], matrix_HC, out=tile)
+                yield rows, columns, multiply(self.features_TH[rows], matrix_HC, tile)
 
     def observe(self, rows: slice, columns: slice, tile: Tensor, shrunk_T: Tensor | None) -> None:
         """Take this tile in. With `shrunk_T`, its logits become shares of the largest so far, and there it says what
@@ -151,7 +152,7 @@ class _TiledLogprobs(torch.autograd.Function):
         for rows, columns, tile in tiles.all():
             tiles.observe(rows, columns, tile, shrunk_T)
             if slopes_TH is not None and shrunk_T is not None:
-                slopes_TH[rows].mul_(shrunk_T[rows, None]).addmm_(tile, weight_VH[columns])
+                multiply(tile, weight_VH[columns], slopes_TH[rows].mul_(shrunk_T[rows, None]), onto=True)
         logprobs_T, entropies_T, total_T = tiles.found()
         if slopes_TH is not None:
             # scale (W[target] - sum of p W)
@@ -174,7 +175,7 @@ class _TiledLogprobs(torch.autograd.Function):
         def add(table_VH: Tensor) -> None:
             for rows, columns, tile in tiles.all():
                 tiles.pull(rows, columns, tile, pull_T)
-                table_VH[columns].addmm_(tile.t(), tiles.features_TH[rows])
+                multiply(tile.t(), tiles.features_TH[rows], table_VH[columns], onto=True)
 
         return by_features, gradient_of(weight_VH, add), None, None, None
 

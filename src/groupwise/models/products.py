@@ -1,0 +1,108 @@
+"""Matrix products in compiled code (products.c), on processors of which torch's use half.
+
+MKL, which multiplies fp32 for torch on a CPU, uses vectors of 512 bits on Intel's processors only; on AMD's that have
+them the same product takes half of its time here. So a linear layer, which is most of what a learner computes, becomes
+a function with its own backward pass.
+
+    if (forward := linear_of(module)) is not None:
+        y = forward(x)  # module(x)
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from groupwise.models.compiled import library
+from groupwise.models.tables import gradient_of
+
+SOURCE = Path(__file__).with_name("products.c")
+PROCESSORS = Path("/proc/cpuinfo")
+WORTH = 48
+"""Rows that a matrix has to be multiplied with, to be worth laying it out."""
+
+
+class _Matrix(ctypes.Structure):
+    """See products.c."""
+
+    _fields_ = (("at", ctypes.c_void_p), ("row", ctypes.c_int64), ("column", ctypes.c_int64))
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Matrix:
+        return cls(x.data_ptr(), *x.stride())
+
+
+@cache
+def _compiled() -> Any:
+    if not torch.backends.mkl.is_available() or not mkl_holds_back():
+        return None
+    made = library(SOURCE)
+    if made is not None:
+        made.multiply_floats.restype = ctypes.c_int64
+    return made
+
+
+def mkl_holds_back() -> bool:
+    """Whether this processor has vectors of 512 bits that MKL does not use."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not PROCESSORS.is_file():
+        return False
+    return "GenuineIntel" not in PROCESSORS.read_text()
+
+
+def fits(*tensors: Tensor) -> bool:
+    """Whether there is compiled code for these, and worth it."""
+    return all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors) and _compiled() is not None
+
+
+def multiply(a: Tensor, b: Tensor, out: Tensor, *, onto: bool = False) -> Tensor:
+    """`out = a @ b`, or with `onto` that much more, by torch where there is nothing better."""
+    (rows, depth), columns, threads = a.shape, b.shape[1], torch.get_num_threads()
+    if min(rows, depth) < WORTH or not out.is_contiguous() or not fits(a, b, out):
+        return out.addmm_(a, b) if onto else torch.mm(a, b, out=out)
+    work = a.new_empty(_compiled().multiply_floats(ctypes.c_int64(threads)))
+    _compiled().multiply(
+        *(ctypes.byref(_Matrix.of(x)) for x in (a, b)),
+        *(ctypes.c_int64(size) for size in (rows, depth, columns)),
+        *(ctypes.c_void_p(out.data_ptr()), ctypes.c_int(onto), ctypes.c_void_p(work.data_ptr()), ctypes.c_int(threads)),
+    )
+    return out
+
+
+def linear_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """A forward for a linear layer; None if it is more than that, or torch's is as good."""
+    if type(module) is not nn.Linear or not fits(module.weight):
+        return None
+
+    def forward(x: Tensor) -> Tensor:
+        bias = cast(Tensor | None, module.bias)
+        given = (x, module.weight) if bias is None else (x, module.weight, bias)
+        return cast(Tensor, _Linear.apply(*given)) if fits(*given) else F.linear(*given)
+
+    return forward
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        out = multiply(rows, weight.t(), x.new_empty(len(rows), len(weight)))
+        ctx.save_for_backward(rows, weight)
+        return (out if bias is None else out.add_(bias)).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, weight = cast(tuple[Tensor, Tensor], ctx.saved_tensors)
+        grad = grads[0].reshape(-1, len(weight))
+        by_x, by_weight, *by_bias = ctx.needs_input_grad
+        dx = multiply(grad, weight, torch.empty_like(rows)).view(*grads[0].shape[:-1], -1) if by_x else None
+        dw = gradient_of(weight, lambda dw: multiply(grad.t(), rows, dw, onto=True)) if by_weight else None
+        return dx, dw, *(grad.sum(0) if wanted else None for wanted in by_bias)
