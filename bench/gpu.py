@@ -40,7 +40,7 @@ from groupwise.training.loop import learner_of
 from groupwise.types import Completion, Group, Problem, Rollout, Sampling
 from models import random_model, tokenizer_of
 from our_side import trainer_of
-from results import Results
+from results import everywhere, of_this_machine
 from sides import ROOT, MeasurementError, say, trl, trl_python
 from tables import write_section
 from workloads import Shape, Workload
@@ -276,9 +276,9 @@ def main():
     entry = measure(TINY if arguments.tiny else FULL, device, arguments.minutes)
     folder = arguments.out or (ROOT / "docs" if device.type == "cuda" else ROOT / "build" / "bench")
     folder.mkdir(parents=True, exist_ok=True)
-    results = Results(folder / "measurements.json")
+    results = of_this_machine(folder)
     results.put("gpu", entry["device"], entry, shlex.join(["python", "bench/gpu.py", *sys.argv[1:]]))
-    text = devices(results.part("gpu"))
+    text = devices({name: found for known in everywhere(folder) for name, found in known.part("gpu").items()})
     print(text)
     page = folder / "measurements.md"
     if page.is_file():

@@ -1,6 +1,7 @@
 """What was measured, kept: one JSON file, an entry for each table's row, each with when, where and of what.
 
-A run replaces the entries that it measured and leaves the others.
+A run replaces the entries that it measured and leaves the others. What depends on the machine has a file for each kind
+of machine, in a folder `measured`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -17,10 +19,11 @@ PACKAGES = ("torch", "transformers", "peft")
 
 
 class Results:
-    """Example: `Results(Path("docs/measurements.json")).put("compare", "W1", {...})`"""
+    """Example: `of_this_machine(Path("docs")).put("compare", "W1", {...})`"""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.name = path.stem
         self.parts: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
 
     def put(self, part: str, name: str, values: dict, command: str) -> None:
@@ -32,6 +35,22 @@ class Results:
     def part(self, name: str) -> dict[str, dict]:
         """The entries of a part."""
         return self.parts.get(name, {})
+
+    def machine(self) -> str:
+        """Where the newest entry was measured."""
+        stamps = [entry["stamp"] for part in self.parts.values() for entry in part.values()]
+        return max(stamps, key=lambda stamp: stamp["date"])["machine"]
+
+
+def of_this_machine(folder: Path) -> Results:
+    """What was measured on machines of this kind."""
+    kind = re.sub(r"\((R|TM)\)", "", machine()).split(", ")[:2]
+    return Results(folder / "measured" / (re.sub(r"[^a-z0-9]+", "-", " ".join(kind).lower()) + ".json"))
+
+
+def everywhere(folder: Path) -> list[Results]:
+    """What was measured, by kind of machine."""
+    return [Results(path) for path in sorted((folder / "measured").glob("*.json"))]
 
 
 def stamp() -> dict[str, str]:

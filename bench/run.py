@@ -6,8 +6,9 @@
     make bench ARGS="--only tables"              # measure nothing: write tables and plots anew
     make bench ARGS="--only W1 --quick"          # a smaller W1 in a minute or two, to see that it runs
 
-Writes docs/measurements.json, the tables of docs/measurements.md and the plots in docs/images. What was measured before
-stays where this run measures nothing. With `--quick` all three go to build/bench, for such figures prove nothing.
+Writes a file for this kind of machine in docs/measured, the tables of docs/measurements.md and the plots in
+docs/images. What was measured before, here or elsewhere, stays where this run measures nothing. With `--quick` all
+three go to build/bench, for such figures prove nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 import growth
 import tables
 from compare import WARM_UP, compare, fastest, search
-from results import Results
+from results import Results, everywhere, of_this_machine
 from sides import ROOT, MeasurementError, model_folder, ours, result_of, run, say, trl_python
 from workloads import WORKLOADS, Workload
 
@@ -70,40 +71,50 @@ def chosen(only: list[str]) -> tuple[list[str], list[str]]:
     return names, [part for part in PARTS if part in wanted]
 
 
-def write(results: Results, folder: Path) -> None:
+def write(folder: Path) -> None:
     """Tables and plots of everything that was ever measured."""
     page = folder / "measurements.md"
     if not page.is_file():
         shutil.copy(ROOT / "docs" / "measurements.md", page)
-    compared, floor, grown = (results.part(part) for part in ("compare", "floor", "growth"))
-    if compared:
-        for name, section in (
-            ("compare", tables.compared),
-            ("rates", tables.rates),
-        ):
-            tables.write_section(page, name, section(compared))
-        searched = {name: results.part("settings")[SETTINGS_OF[name]] for name in compared}
-        tables.write_section(page, "memory", tables.memory(compared, searched))
-        tables.write_section(page, "settings", tables.settings_tried(results.part("settings")))
-        tables.write_section(page, "compare-whence", tables.whence(compared.values()))
-    if floor:
-        text = "\n\n".join((tables.floor(floor, compared), tables.where(floor), tables.whence(floor.values())))
-        tables.write_section(page, "floor", text)
-    if grown:
-        picture = "![time and memory against group size, prompt, completion, vocabulary](images/how-cost-grows.png)"
-        text = "\n\n".join((picture, tables.growth(grown), tables.whence(grown.values())))
-        tables.write_section(page, "growth", text)
-    draw(compared, grown, folder / "images")
+    told: dict[str, list[str]] = {}
+    for results in everywhere(folder):
+        for section, text in sections(results).items():
+            told.setdefault(section, []).append(f"**{results.machine()}**\n\n{text}")
+        draw(results, folder / "images")
+    for section, texts in told.items():
+        tables.write_section(page, section, "\n\n".join(texts))
     say(f"written: {page}")
 
 
-def draw(compared: dict, grown: dict, folder: Path) -> None:
+def sections(results: Results) -> dict[str, str]:
+    """What the page says of one kind of machine."""
+    compared, floor, grown = (results.part(part) for part in ("compare", "floor", "growth"))
+    said: dict[str, str] = {}
+    if compared:
+        searched = {name: results.part("settings")[SETTINGS_OF[name]] for name in compared}
+        picture = f"![seconds per step and peak memory of both sides](images/compared-with-trl-{results.name}.png)"
+        said = {
+            "compare": f"{picture}\n\n{tables.compared(compared)}",
+            "rates": tables.rates(compared),
+            "memory": tables.memory(compared, searched),
+            "settings": tables.settings_tried(results.part("settings")),
+            "compare-whence": tables.whence(compared.values()),
+        }
+    if floor:
+        said["floor"] = "\n\n".join((tables.floor(floor, compared), tables.where(floor), tables.whence(floor.values())))
+    if grown:
+        picture = f"![time and memory against what grows](images/how-cost-grows-{results.name}.png)"
+        said["growth"] = "\n\n".join((picture, tables.growth(grown), tables.whence(grown.values())))
+    return said
+
+
+def draw(results: Results, folder: Path) -> None:
     import plots  # matplotlib is large, and a measuring run has no use for it before
 
-    if compared:
-        plots.compared(compared, folder / "compared-with-trl.png")
-    if grown:
-        plots.grown(grown, folder / "how-cost-grows.png")
+    if compared := results.part("compare"):
+        plots.compared(compared, folder / f"compared-with-trl-{results.name}.png")
+    if grown := results.part("growth"):
+        plots.grown(grown, folder / f"how-cost-grows-{results.name}.png")
 
 
 def main():
@@ -123,7 +134,7 @@ def main():
     steps = 1 if quick else arguments.steps
     folder = arguments.out or (ROOT / "build" / "bench" if quick else ROOT / "docs")
     folder.mkdir(parents=True, exist_ok=True)
-    results = Results(folder / "measurements.json")
+    results = of_this_machine(folder)
     command = shlex.join(["make", "bench", *([f"ARGS={shlex.join(sys.argv[1:])}"] if sys.argv[1:] else [])])
     start = time.perf_counter()
     workloads = {name: smaller(workload) if quick else workload for name, workload in WORKLOADS.items()}
@@ -146,7 +157,7 @@ def main():
         if series.name in parts:
             found = growth.grow(replace(series, values=series.values[:2], trl_at=()) if quick else series, steps)
             results.put("growth", series.name, found, command)
-    write(results, folder)
+    write(folder)
     say(f"{(time.perf_counter() - start) / 60:.0f} minutes")
     sys.exit(f"not measured: {', '.join(missing)}" if missing else 0)
 

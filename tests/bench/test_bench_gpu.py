@@ -1,5 +1,4 @@
 import contextlib
-import json
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import torch
 import gpu
 from gpu import QWEN, bytes_of_a_step
 from gpu_tables import devices
+from results import of_this_machine
 from workloads import Shape
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_the_shapes_are_qwens():
 def test_it_runs_on_a_toy(tmp_path):
     command = [sys.executable, "bench/gpu.py", "--device", "cpu", "--tiny", "--out", tmp_path]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-    entry = json.loads((tmp_path / "measurements.json").read_text())["gpu"]["cpu"]
+    entry = of_this_machine(tmp_path).part("gpu")["cpu"]
     tiny = entry["shapes"]["tiny"]
     assert [row["rows"] for row in tiny["decode"]] == [8, 16]
     assert all(row["rate"] > 0 for row in tiny["decode"])

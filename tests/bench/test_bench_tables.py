@@ -5,7 +5,7 @@ import pytest
 import tables
 from compare import fastest, peak, per_token, seconds
 from growth import SERIES, checks
-from results import Results
+from results import Results, everywhere, of_this_machine
 from workloads import WORKLOADS
 
 
@@ -98,6 +98,15 @@ def test_a_run_replaces_what_it_measured_and_leaves_the_rest(tmp_path):
     kept = Results(path).part("compare")
     assert (kept["W0"]["ours"], kept["W1"]["ours"]) == (3, 2)
     assert kept["W0"]["command"] == "again" and kept["W0"]["stamp"]["date"]
+
+
+def test_each_kind_of_machine_has_a_file(tmp_path, monkeypatch):
+    for name in ("Intel(R) Xeon(R) Processor, 2 cores, 24 GiB", "AMD EPYC, 2 cores, 23 GiB"):
+        monkeypatch.setattr("results.machine", lambda name=name: name)
+        of_this_machine(tmp_path).put("compare", "W0", {"where": name}, "make bench")
+    known = everywhere(tmp_path)
+    assert [results.name for results in known] == ["amd-epyc-2-cores", "intel-xeon-processor-2-cores"]
+    assert [results.part("compare")["W0"]["where"] for results in known] == [results.machine() for results in known]
 
 
 def points(series, time, mb=500.0):

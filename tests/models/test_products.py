@@ -24,6 +24,7 @@ def whatever_processor(monkeypatch):
     if made is None:
         pytest.skip("no C compiler here")
     monkeypatch.setattr(products, "mkl_holds_back", lambda: True)
+    monkeypatch.setattr(products, "WIDE", 1)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     products._compiled.cache_clear()
     yield
@@ -187,6 +188,12 @@ def test_a_policy_learns_the_same_with_them(monkeypatch):
     assert products_made == [3 * matrices, 0]
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_narrow_vectors_gain_nothing(monkeypatch):
+    monkeypatch.setattr(products, "WIDE", 1 << 10)
+    products._compiled.cache_clear()
+    assert not products.fits(torch.zeros(1))
 
 
 @pytest.mark.parametrize(

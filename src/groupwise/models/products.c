@@ -17,29 +17,37 @@ typedef struct {
     int64_t row, column; /* strides */
 } Matrix;
 
-/* A panel of a block of b, zeros behind its last column. What lies crosswise is read by lines of the cache. */
-static void lay_out(const Matrix *b, int64_t first, int64_t depth, int64_t column, int64_t columns, float *panel) {
-    const float *from = b->at + first * b->row + column * b->column;
-    if (columns < PANEL) memset(panel, 0, 4 * depth * PANEL);
+/* Rows `from` to `to` of a block of b, as panels, zeros behind the last column. Read as they lie in memory. */
+static void lay_out(const Matrix *b, int64_t first, int64_t depth, int64_t column, int64_t columns, int64_t from,
+                    int64_t to, float *panels) {
+    const float *block = b->at + first * b->row + column * b->column;
+    int64_t rest = columns % PANEL;
+    if (rest)
+        for (int64_t d = from; d < to; d++) memset(panels + (columns - rest) * depth + d * PANEL, 0, 4 * PANEL);
     if (b->column == 1)
-        for (int64_t d = 0; d < depth; d++) memcpy(panel + d * PANEL, from + d * b->row, 4 * columns);
+        for (int64_t d = from; d < to; d++)
+            for (int64_t p = 0; p < columns; p += PANEL)
+                memcpy(panels + p * depth + d * PANEL, block + d * b->row + p, 4 * least(PANEL, columns - p));
     else
-        for (int64_t start = 0; start < depth; start += LANES)
-            for (int64_t j = 0; j < columns; j++)
-                for (int64_t d = start; d < least(depth, start + LANES); d++)
-                    panel[d * PANEL + j] = from[d * b->row + j * b->column];
+        for (int64_t j = 0; j < columns; j++)
+            for (int64_t d = from; d < to; d++)
+                panels[j / PANEL * PANEL * depth + d * PANEL + j % PANEL] = block[d * b->row + j * b->column];
 }
 
-/* Rows of a as [TILE rows][depth][TILE]: where they lie crosswise, each is read but once. */
+/* Rows of a as [TILE rows][depth][TILE], where they lie crosswise. */
 static void turn(const Matrix *a, int64_t row, int64_t rows, int64_t first, int64_t depth, float *out) {
-    for (int64_t r = 0; r < rows; r += TILE, out += depth * TILE)
-        for (int64_t d = 0; d < depth; d++) {
-            const float *from = a->at + (row + r) * a->row + (first + d) * a->column;
+    for (int64_t d = 0; d < depth; d++) {
+        const float *from = a->at + row * a->row + (first + d) * a->column;
+        if (a->row == 1)
+            for (int64_t r = 0; r < rows; r += LANES) __builtin_prefetch(from + AHEAD * a->column + r);
+        for (int64_t r = 0; r < rows; r += TILE) {
+            float *to = out + r * depth + d * TILE;
             if (a->row == 1 && rows - r >= TILE)
-                memcpy(out + d * TILE, from, 4 * TILE);
+                memcpy(to, from + r, 4 * TILE);
             else
-                for (int64_t i = 0; i < least(TILE, rows - r); i++) out[d * TILE + i] = from[i * a->row];
+                for (int64_t i = r; i < least(rows, r + TILE); i++) to[i - r] = from[i * a->row];
         }
+    }
 }
 
 /* One panel's columns of some rows: c[rows][columns] (+)= a @ panel. */
@@ -61,6 +69,8 @@ static void past(const Matrix *a, const float *turned, int64_t row, int64_t rows
         for (int64_t r = 0; r < rows; r++) memcpy(c + r * c_stride, narrow + r * PANEL, 4 * columns);
 }
 
+int lanes(void) { return LANES; }
+
 int64_t multiply_floats(int64_t threads) { return DEPTH * COLUMNS + threads * DEPTH * ROWS; }
 
 /* out[rows][columns], dense, (+)= a[rows][depth] @ b[depth][columns]. */
@@ -74,8 +84,8 @@ void multiply(const Matrix *a, const Matrix *b, int64_t rows, int64_t depth, int
             for (int64_t first = 0; first < depth; first += DEPTH) {
                 int64_t wide = least(COLUMNS, columns - column), deep = least(DEPTH, depth - first);
 #pragma omp for schedule(static)
-                for (int64_t p = 0; p < wide; p += PANEL)
-                    lay_out(b, first, deep, column + p, least(PANEL, wide - p), panels + p * deep);
+                for (int64_t d = 0; d < deep; d += LANES)
+                    lay_out(b, first, deep, column, wide, d, least(deep, d + LANES), panels);
 #pragma omp for schedule(static) collapse(2)
                 for (int64_t row = 0; row < rows; row += ROWS)
                     for (int64_t share = 0; share < wide; share += SHARE) {
