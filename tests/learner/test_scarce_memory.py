@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from toy_learner import algorithm_of, learner_of, policy_of, ragged_groups, update, weights_of
 
+from groupwise.config.sections import LearnerSection
 from groupwise.errors import LearnerError
-from groupwise.learner.memory import MicroBatchLimit
+from groupwise.learner.memory import MicroBatchLimit, token_budget
 from groupwise.models.scarce import is_out_of_memory
 
 
@@ -38,6 +40,18 @@ def make_scarce(policy, most, where):
 
     policy.features = scarce
     return calls
+
+
+@pytest.mark.parametrize(("gigabytes", "tokens"), [(8, 2048), (15.8, 2048), (24, 4096), (80, 10240), (139.8, 18432)])
+def test_a_gpu_has_micro_batches_in_proportion_to_its_memory(monkeypatch, gigabytes, tokens):
+    memory = SimpleNamespace(total_memory=int(gigabytes * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    assert token_budget(LearnerSection(), torch.device("cuda", 0)) == tokens
+    assert token_budget(LearnerSection(token_budget=7), torch.device("cuda", 0)) == 7
+
+
+def test_a_cpu_has_small_ones():
+    assert token_budget(LearnerSection(), torch.device("cpu")) == 2048
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])

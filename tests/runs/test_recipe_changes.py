@@ -19,7 +19,7 @@ def toml(*overrides):
     ("override", "kind", "said"),
     [
         ("train.steps=300", "accepted", "train.steps: 200 -> 300"),
-        ("learner.token_budget=64", "accepted", "learner.token_budget: 2048 -> 64"),
+        ("learner.token_budget=64", "accepted", "learner.token_budget: unset -> 64"),
         ("optimizer.lr=1e-3", "warned", "optimizer.lr: 1e-06 -> 0.001  (from here on this is another experiment)"),
         ("rewards=[{function='format'}]", "warned", 'rewards.0.function: "correctness" -> "format"'),
         ("task.digits=2", "refused", "task.digits: 3 -> 2  (the place in the data"),

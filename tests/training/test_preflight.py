@@ -161,7 +161,7 @@ def test_the_plan_counts_what_a_run_keeps(tmp_path, monkeypatch):
 )
 def test_shorter_completions_fill_a_micro_batch_better(tmp_path, budget, expected):
     parts = trainer_of(tmp_path, **{"learner.token_budget": budget}).parts
-    assert plan_file._filled(parts.recipe, worst_micro_batch(parts)) == pytest.approx(expected)
+    assert plan_file._filled(parts.recipe, worst_micro_batch(parts), budget) == pytest.approx(expected)
 
 
 def test_learning_and_sampling_take_turns(tmp_path):

@@ -53,6 +53,7 @@ EXAMPLES = {
     "task.environment": '"environment.py:make"',
     "task.difficulty": "1",
     "turns.tokens": "256",
+    "learner.token_budget": "4096",
     "loops.tokens": "128",
     "problems.passing": "1.0",
     "guards.memory_gb": "16.0",

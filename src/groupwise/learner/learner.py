@@ -22,7 +22,7 @@ from groupwise.learner.algorithm import Algorithm
 from groupwise.learner.coefficients import Coefficients
 from groupwise.learner.draws import draws_of
 from groupwise.learner.finite import OLD, NonFiniteError, blamed, check_groups, check_terms
-from groupwise.learner.memory import MicroBatchLimit
+from groupwise.learner.memory import MicroBatchLimit, token_budget
 from groupwise.learner.objective import Scores, objective
 from groupwise.learner.one_update import Anchors, OneUpdate
 from groupwise.learner.optimizer import PolicyOptimizer
@@ -67,7 +67,7 @@ class Learner:
         self._section = section
         self.world = world
         """All ranks that share the updates."""
-        self.limit = MicroBatchLimit(section.token_budget)
+        self.limit = MicroBatchLimit(token_budget(section, policy.device))
         """Tokens of a micro-batch: what the recipe says, or less once the memory did not suffice."""
         self._scorer = Scorer(policy, temperature, section.logprob_chunk, world)
         updates = total_steps * section.passes * section.updates_per_batch
@@ -198,7 +198,7 @@ class Learner:
         return {
             "steps": self._steps,
             "kl_in_reward": self._kl_in_reward,
-            "limit": self.limit.tokens if self.limit.tokens < self._section.token_budget else None,
+            "limit": self.limit.tokens if self.limit.was_halved else None,
             "optimizer": self.optimizer.state(),
             "coefficients": self.coefficients.state(),
             "reference": None if self.reference is None else self.reference.state(),

@@ -1,7 +1,8 @@
-"""When the memory does not suffice: smaller micro-batches, with the same gradient, as the weights are by update.
+"""How large micro-batches are: as large as suits the device, and smaller once the memory does not suffice. The gradient
+is the same, as the weights are by update.
 
-limits = MicroBatchLimit(4096)
-limits.halve([3900, 3100], error)       from now on micro-batches of up to 1,950 tokens; it is said once
+limit = MicroBatchLimit(token_budget(recipe.learner, policy.device))
+limit.halve([3900, 3100], [16, 12])     from now on micro-batches of up to 1,950 tokens; it is said once
 """
 
 from __future__ import annotations
@@ -9,9 +10,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import torch
+
+from groupwise.config.sections import LearnerSection
 from groupwise.errors import LearnerError
 
 log = logging.getLogger(__name__)
+
+TOKENS, MEMORY = 2048, 16 << 30
+"""So many tokens keep a CPU busy; a GPU wants more, and has room for them in proportion to its memory."""
+
+
+def token_budget(section: LearnerSection, device: torch.device) -> int:
+    """What the recipe says; if it says nothing, what suits the device.
+
+    Example: 2,048 on a CPU and a GPU of 16 GB, 10,240 on one of 80 GB.
+    """
+    if section.token_budget is not None:
+        return section.token_budget
+    if device.type != "cuda":
+        return TOKENS
+    # Round numbers: two cards of one kind may tell their memory a little differently.
+    return max(round(torch.cuda.get_device_properties(device).total_memory / MEMORY), 1) * TOKENS
 
 
 class MicroBatchLimit:
@@ -19,8 +39,14 @@ class MicroBatchLimit:
 
     def __init__(self, tokens: int, say: Callable[[str], None] = log.warning) -> None:
         self.tokens = tokens
+        self._begun_with = tokens
         self.say = say
         """Who hears that it was halved."""
+
+    @property
+    def was_halved(self) -> bool:
+        """Whether the memory did not suffice, in this run or the one that it goes on from."""
+        return self.tokens < self._begun_with
 
     def halve(self, sizes: Sequence[int], branches: Sequence[int]) -> None:
         """Half of the largest micro-batch that was tried. `sizes` are their tokens, `branches` their completions; an

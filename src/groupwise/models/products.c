@@ -71,7 +71,9 @@ static void past(const Matrix *a, const float *turned, int64_t row, int64_t rows
 
 int lanes(void) { return LANES; }
 
-int64_t multiply_floats(int64_t threads) { return DEPTH * COLUMNS + threads * DEPTH * ROWS; }
+#define TURNED (DEPTH * (ROWS + TILE)) /* what turn() writes at most: the last rows are a whole tile */
+
+int64_t multiply_floats(int64_t threads) { return DEPTH * COLUMNS + threads * TURNED; }
 
 /* out[rows][columns], dense, (+)= a[rows][depth] @ b[depth][columns]. */
 void multiply(const Matrix *a, const Matrix *b, int64_t rows, int64_t depth, int64_t columns, float *out, int onto,
@@ -79,7 +81,11 @@ void multiply(const Matrix *a, const Matrix *b, int64_t rows, int64_t depth, int
     float *panels = work;
 #pragma omp parallel num_threads(threads)
     {
-        float *own = work + DEPTH * COLUMNS + omp_get_thread_num() * DEPTH * ROWS;
+#ifdef _OPENMP
+        float *own = work + DEPTH * COLUMNS + omp_get_thread_num() * TURNED;
+#else
+        float *own = work + DEPTH * COLUMNS;
+#endif
         for (int64_t column = 0; column < columns; column += COLUMNS)
             for (int64_t first = 0; first < depth; first += DEPTH) {
                 int64_t wide = least(COLUMNS, columns - column), deep = least(DEPTH, depth - first);

@@ -26,6 +26,7 @@ from groupwise.config import Recipe
 from groupwise.engines.choice import choose_decoder
 from groupwise.engines.decoders import Decoder
 from groupwise.engines.holding import Batch
+from groupwise.learner.memory import token_budget
 from groupwise.learner.packing import room_of
 from groupwise.models.allocator import give_freed_memory_back
 from groupwise.models.policy import Policy
@@ -105,7 +106,7 @@ def worst_micro_batch(parts: Parts) -> Shape:
     recipe, policy = parts.recipe, parts.policy
     prompt = max(map(len, parts.train.prompt_ids))
     completion = max(min(recipe.sampling.max_new_tokens, policy.context - prompt), 1)
-    budget, group = recipe.learner.token_budget, recipe.train.group_size
+    budget, group = token_budget(recipe.learner, policy.device), recipe.train.group_size
     whole = prompt + group * completion
     if whole > budget:
         return Shape(prompt, completion, 1, min(group, max((room_of(prompt, budget) - prompt) // completion, 1)))
@@ -131,7 +132,8 @@ def memory_plan(parts: Parts) -> MemoryPlan:
         for parameter in policy.trainable().values():
             parameter.grad = torch.zeros_like(parameter)
         activations, logits = _activations(policy, shape), _logits(policy, recipe, shape)
-    activations = Peak(*(int(size * _filled(recipe, shape)) for size in activations))
+    filled = _filled(recipe, shape, token_budget(recipe.learner, policy.device))
+    activations = Peak(*(int(size * filled) for size in activations))
     learning = {
         "gradients": _bytes(policy.trainable().values()) + 4 * rounded,
         "activations": activations.used,
@@ -158,11 +160,11 @@ def _saves_beside(recipe: Recipe) -> bool:
     return section.background and any(0 < every < recipe.train.steps for every in often)
 
 
-def _filled(recipe: Recipe, shape: Shape) -> float:
+def _filled(recipe: Recipe, shape: Shape, budget: int) -> float:
     """How much larger a micro-batch can be than one of full completions: shorter ones fill the token budget better."""
     groups = -(-recipe.train.prompts_per_step // recipe.learner.updates_per_batch)
     whole = groups * (shape.prompt + recipe.train.group_size * shape.completion)
-    return max(min(recipe.learner.token_budget, whole) / shape.tokens, 1.0)
+    return max(min(budget, whole) / shape.tokens, 1.0)
 
 
 def _held_once_warm(policy: Policy) -> int:

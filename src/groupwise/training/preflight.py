@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from groupwise.engines.embedded import EmbeddedEngine
 from groupwise.errors import EngineError, RunError
 from groupwise.learner.learner import Learner
+from groupwise.learner.memory import token_budget
 from groupwise.learner.packing import room_of
 from groupwise.models.scarce import is_out_of_memory
 from groupwise.runs.files import cannot_write
@@ -69,7 +70,7 @@ def of_demonstrations(parts: Parts, demonstrations: Sequence[Group]) -> WorstCas
     evaluate."""
     recipe, held_out = parts.recipe, () if parts.held_out is None else parts.held_out.prompt_ids
     groups: list[Group] = []
-    room = recipe.learner.token_budget
+    room = token_budget(recipe.learner, parts.policy.device)
     for group in sorted(demonstrations, key=_length, reverse=True)[: recipe.sft.rows_per_step]:
         if groups and _length(group) > room:
             break
