@@ -9,6 +9,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 from compare import peak, seconds
 from growth import SERIES
@@ -33,6 +34,7 @@ def compared(entries: dict[str, dict], path: Path) -> None:
         axis.set_yscale("log")
         axis.set_ylim(min(map(min, heights)) / 3, max(map(max, heights)) * 2)
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.set_xticks(range(len(names)), names)
         axis.set_title(title)
         axis.spines[["top", "right"]].set_visible(False)

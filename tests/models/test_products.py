@@ -119,7 +119,7 @@ def test_another_precision_or_layout_of_the_result_is_torchs():
 
 @pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(70,), (2, 35), (1, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(70,), (2, 35), (1, 3), (0,), (2, 0)], ids=str)
 def test_a_linear_layer_and_its_gradients(shape, bias, trained):
     layer = nn.Linear(65, 130, bias=bias).requires_grad_(trained)
     forward = products.linear_of(layer)
@@ -213,3 +213,13 @@ def test_wanted_where_mkl_holds_back(tmp_path, monkeypatch, processor, vectors, 
     monkeypatch.setattr(products, "PROCESSORS", file)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
     assert products.mkl_holds_back() is wanted
+
+
+def test_beside_a_weight_that_is_not_trained_nothing_is_kept():
+    layer = nn.Linear(64, 96)
+    forward, x = products.linear_of(layer), numbers(70, 64).requires_grad_()
+    assert forward is not None
+    for trained, kept in ((True, [(70, 64), (96, 64)]), (False, [(96, 64)])):
+        layer.requires_grad_(trained)
+        saved = forward(x).grad_fn.saved_tensors
+        assert [tuple(y.shape) for y in saved if y is not None] == kept

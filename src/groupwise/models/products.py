@@ -97,15 +97,17 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         out = multiply(rows, weight.t(), x.new_empty(len(rows), len(weight)))
-        ctx.save_for_backward(rows, weight)
-        return (out if bias is None else out.add_(bias)).view(*x.shape[:-1], -1)
+        # The weight is there anyway; what came in is kept for its gradient alone, which an adapter's base has none of.
+        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, weight)
+        return (out if bias is None else out.add_(bias)).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        rows, weight = cast(tuple[Tensor, Tensor], ctx.saved_tensors)
+        rows, weight = cast(tuple[Tensor | None, Tensor], ctx.saved_tensors)
         grad = grads[0].reshape(-1, len(weight))
-        by_x, by_weight, *by_bias = ctx.needs_input_grad
-        dx = multiply(grad, weight, torch.empty_like(rows)).view(*grads[0].shape[:-1], -1) if by_x else None
-        dw = gradient_of(weight, lambda dw: multiply(grad.t(), rows, dw, onto=True)) if by_weight else None
+        by_x, _, *by_bias = ctx.needs_input_grad
+        shape = *grads[0].shape[:-1], weight.shape[1]
+        dx = multiply(grad, weight, grad.new_empty(len(grad), shape[-1])).view(shape) if by_x else None
+        dw = None if rows is None else gradient_of(weight, lambda dw: multiply(grad.t(), rows, dw, onto=True))
         return dx, dw, *(grad.sum(0) if wanted else None for wanted in by_bias)
