@@ -278,7 +278,8 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     results = of_this_machine(folder)
     results.put("gpu", entry["device"], entry, shlex.join(["python", "bench/gpu.py", *sys.argv[1:]]))
-    text = devices({name: found for known in everywhere(folder) for name, found in known.part("gpu").items()})
+    known = [item for machine in everywhere(folder) for item in machine.part("gpu").items()]
+    text = devices(dict(sorted(known, key=lambda item: item[1]["stamp"]["date"])))
     print(text)
     page = folder / "measurements.md"
     if page.is_file():

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 PACKAGES = ("torch", "transformers", "peft")
@@ -24,7 +25,10 @@ class Results:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.name = path.stem
-        self.parts: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
+        try:
+            self.parts: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError as error:
+            sys.exit(f"{path} is not JSON ({error}): mend or remove it")
 
     def put(self, part: str, name: str, values: dict, command: str) -> None:
         """Keep an entry. It is on disk at once: what was measured is not lost to what comes after."""
@@ -39,7 +43,7 @@ class Results:
     def machine(self) -> str:
         """Where the newest entry was measured."""
         stamps = [entry["stamp"] for part in self.parts.values() for entry in part.values()]
-        return max(stamps, key=lambda stamp: stamp["date"])["machine"]
+        return sorted(stamps, key=lambda stamp: stamp["date"])[-1]["machine"]
 
 
 def of_this_machine(folder: Path) -> Results:

@@ -35,6 +35,10 @@ SETTINGS_OF = {name: "W1" if name == "W5" else name for name in WORKLOADS}
 """W5 is W1 with more passes: what is fastest for one is for the other."""
 
 
+SECTIONS = ("compare", "memory", "rates", "settings", "compare-whence", "floor", "growth")
+"""Of the page, written anew whenever anything is."""
+
+
 def smaller(workload: Workload) -> Workload:
     """The same kind of step at a tenth of the cost."""
     problems, cap = max(workload.problems // 4, 1), max(workload.cap // 8, 8)
@@ -77,13 +81,13 @@ def write(folder: Path) -> None:
     page = folder / "measurements.md"
     if not page.is_file():
         shutil.copy(ROOT / "docs" / "measurements.md", page)
-    told: dict[str, list[str]] = {}
+    told: dict[str, list[str]] = {section: [] for section in SECTIONS}
     for results in everywhere(folder):
         for section, text in sections(results).items():
-            told.setdefault(section, []).append(f"**{results.machine()}**\n\n{text}")
+            told[section].append(f"**{results.machine()}**\n\n{text}")
         draw(results, folder / "images")
     for section, texts in told.items():
-        tables.write_section(page, section, "\n\n".join(texts))
+        tables.write_section(page, section, "\n\n".join(texts) or "not measured")
     say(f"written: {page}")
 
 
@@ -136,6 +140,7 @@ def main():
     folder = arguments.out or (ROOT / "build" / "bench" if quick else ROOT / "docs")
     folder.mkdir(parents=True, exist_ok=True)
     results = of_this_machine(folder)
+    everywhere(folder)  # a file that cannot be read is told before an hour of measuring, not after
     command = shlex.join(["make", "bench", *([f"ARGS={shlex.join(sys.argv[1:])}"] if sys.argv[1:] else [])])
     start = time.perf_counter()
     workloads = {name: smaller(workload) if quick else workload for name, workload in WORKLOADS.items()}

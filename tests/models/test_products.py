@@ -4,16 +4,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from architectures import policy_of
 from groupwise.models import products
 from groupwise.models.compiled import library
+from groupwise.models.head import Head
 from groupwise.models.tables import adding_up
 from groupwise.models.trees import Tree
 from toys import tiny_model
 
 TREES = [Tree(tuple(range(2, 60)), (tuple(range(3, 40)), tuple(range(9, 70)), (4,)))]
-SIZES = [(48, 48, 1), (64, 100, 33), (49, 513, 31), (131, 1100, 67), (70, 48, 1030), (513, 64, 512)]
+SIZES = [(48, 48, 9), (64, 100, 33), (49, 513, 31), (131, 1100, 67), (70, 48, 1030), (513, 64, 512)]
 """Rows, depth and columns: blocks, panels, tiles and shares that are not full, and no block but one."""
 
 
@@ -75,6 +77,39 @@ def test_a_product(size, a_way, b_way, onto):
 
 
 @pytest.mark.usefixtures("without_torch")
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 11, 16])
+@pytest.mark.parametrize(("depth", "columns"), [(100, 33), (16, 4), (7, 3), (300, 1)])
+def test_a_product_of_few_rows(monkeypatch, rows, depth, columns):
+    monkeypatch.setattr(products, "LARGE", 0)
+    a, b = numbers(rows, depth), numbers(depth, columns, seed=1)
+    out = torch.full((rows, columns), float("nan"))
+    products.multiply(lying(a, "apart"), lying(b, "crosswise"), out)
+    torch.testing.assert_close(out.double(), a.double() @ b.double(), rtol=0, atol=1e-5 * depth**0.5)
+    # A row comes to the same whatever the rows beside it: a completion does not depend on who is sampled with it.
+    alone = products.multiply(a[-1:], lying(b, "crosswise"), torch.empty(1, columns))
+    assert torch.equal(alone, out[-1:])
+
+
+def test_the_head_of_a_sampler_is_ours_and_that_of_a_learner_is_not(monkeypatch):
+    monkeypatch.setattr(products, "LARGE", 0)
+    calls = []
+    multiply = products.multiply
+    monkeypatch.setattr(products, "multiply", lambda *given, **how: calls.append(1) or multiply(*given, **how))
+    projection = nn.Linear(32, 200, bias=False)
+    head, features = Head(projection, scale=0.5, cap=3.0), numbers(4, 32)
+    expected = torch.tanh(F.linear(features, projection.weight) * 0.5 / 3.0) * 3.0
+    torch.testing.assert_close(head(features), expected)
+    assert not calls
+    with torch.inference_mode():
+        torch.testing.assert_close(head(features), expected)
+        assert len(calls) == 1
+        hook = projection.register_forward_hook(lambda module, given, logits: logits + 1)
+        torch.testing.assert_close(head(features), torch.tanh((expected.div(3).atanh() * 3 / 0.5 + 1) * 0.5 / 3) * 3)
+        hook.remove()
+    assert len(calls) == 1
+
+
+@pytest.mark.usefixtures("without_torch")
 def test_the_number_of_threads_changes_no_bit():
     a, b = numbers(300, 700), numbers(700, 600, seed=1)
     before, found = torch.get_num_threads(), []
@@ -86,6 +121,38 @@ def test_the_number_of_threads_changes_no_bit():
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.usefixtures("without_torch")
+def test_deep_sums_and_sums_onto_large_numbers_are_rounded_as_little_as_torchs():
+    a, b = numbers(64, 6000), numbers(6000, 64, seed=1)
+    exact = a.double() @ b.double()
+    found = products.multiply(a, b, torch.empty(64, 64))
+    assert (found.double() - exact).abs().max() < 2e-4  # 6,000 terms, one by one: 7e-4
+    onto = products.multiply(a, b, torch.full((64, 64), 1000.0), onto=True)
+    # Twelve blocks of the depth, each rounded to the size of a thousand once.
+    assert (onto.double() - exact - 1000).abs().max() < 13 * 3.1e-5
+
+
+def test_what_does_not_go_together_is_refused_as_torch_refuses_it():
+    forward = products.linear_of(nn.Linear(64, 96))
+    assert forward is not None
+    for width in (60, 4000):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            forward(torch.zeros(100, width))
+
+
+def test_what_has_no_numbers_of_its_own_is_torchs():
+    forward, layer = products.linear_of(plain := nn.Linear(64, 96)), plain
+    assert forward is not None
+    negative = torch.randn(100, 64, dtype=torch.complex64).conj().imag
+    assert negative.is_neg()
+    torch.testing.assert_close(forward(negative), layer(negative))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert forward(torch.empty(100, 64)).shape == (100, 96)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert forward(torch.zeros(100, 64)).dtype == torch.bfloat16
+    assert forward(input=torch.zeros(0, 64)).shape == (0, 96)
 
 
 @pytest.mark.usefixtures("without_torch")

@@ -45,7 +45,7 @@ def extras() -> Iterator[Finding]:
         problem, installed = _problem(requirement), version(requirement.name)
         if installed is None:
             cure = f'to have it: pip install "groupwise[{extra}]"'
-            yield Finding("extra", "ok", f"{extra}: not installed; {cure}")
+            yield Finding("extra", "ok", f"{extra}: {requirement.name} is not installed; {cure}")
         elif problem:
             yield Finding("extra", "warning", f"{extra}: {problem[0]}", problem[1])
         else:

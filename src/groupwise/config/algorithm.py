@@ -97,8 +97,8 @@ class LearnerSection(Section):
     """Optimizer steps in each pass; the groups are divided among them."""
     token_budget: int | None = Field(default=None, ge=1)
     """Tokens in one micro-batch; beside a long prompt there is room for as many tokens of completions as it has, up to
-    this number. Unset: 2,048, and on a GPU with more than 16 GB so many for each 16 GB. Changes memory and speed, never
-    the gradient."""
+    this number. Unset: 2,048, and on a CUDA device so many for each 16 GB of its memory, rounded. Changes memory and
+    speed, never the gradient."""
     logprob_chunk: int = Field(default=1024, ge=1)
     """Tokens whose logits exist at the same time; fewer where the vocabulary is so large that they are over 256 MB. In
     fp32 on a CPU with a C compiler a large vocabulary goes in tiles of 4 MB instead, whatever is set here."""

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from groupwise.models.products import linear_of
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -29,10 +31,17 @@ class Head:
 
     def __call__(self, features: Tensor) -> Tensor:
         """Logits in the precision of the projection."""
-        logits = cast(Tensor, self.projection(features))
+        logits = self._projected(features)
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+    def _projected(self, features: Tensor) -> Tensor:
+        own = vars(self.projection)
+        # Of sampling, a large vocabulary is much; the learner goes by tiles.
+        if not torch.is_grad_enabled() and not own["_forward_hooks"] and not own["_forward_pre_hooks"]:
+            return (linear_of(self.projection) or self.projection)(features)
+        return cast(Tensor, self.projection(features))
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Head:

@@ -20,7 +20,6 @@ static inline __attribute__((always_inline)) void tile(const int m, const float 
         UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++) {
             int64_t at = (half + j) * LANES;
             sum[i][j] = bias ? load(bias + at) : splat(0);
-            if (onto) sum[i][j] += load(c + i * c_stride + at);
         }
         const float *w = panel + half * LANES, *then = later + half * LANES;
         const float *ahead = k > AHEAD ? w + AHEAD * w_stride : then;
@@ -35,6 +34,10 @@ static inline __attribute__((always_inline)) void tile(const int m, const float 
                 sum[i][1] += one * second;
             }
         }
+        /* Last, not first: thousands of terms would each be rounded to the size of what is there. */
+        if (onto)
+            UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++)
+                sum[i][j] += load(c + i * c_stride + (half + j) * LANES);
         UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++)
             store(c + i * c_stride + (half + j) * LANES, sum[i][j]);
     }

@@ -1,7 +1,8 @@
 /* Matrix products in fp32: out = a @ b, for operands that lie either way in memory.
  *
- * A block of b stands in panels, which all threads share; each goes past it with rows of a of its own. A number of the
- * result adds up in one order whatever the number of threads. The caller, products.py, owns all memory.
+ * A block of b stands in panels, which all threads share; each goes past it with rows of a of its own. Few rows are not
+ * worth that: b is read as it lies, once. A number of the result adds up in one order whatever the number of threads,
+ * and, of few rows, whatever the rows beside it. The caller, products.py, owns all memory.
  */
 #include "panels.h"
 
@@ -103,4 +104,60 @@ void multiply(const Matrix *a, const Matrix *b, int64_t rows, int64_t depth, int
                     }
             }
     }
+}
+
+typedef float quarter __attribute__((vector_size(LANES)));
+
+/* sum_of(), in the time that it takes where there are as many sums as terms of each. */
+static inline float quick_sum(vec v) {
+    quarter part[4];
+    memcpy(part, &v, sizeof v);
+    quarter sum = (part[0] + part[1]) + (part[2] + part[3]);
+    float total = 0;
+    for (int i = 0; i < LANES / 4; i++) total += sum[i];
+    return total;
+}
+
+#define SIDE 4 /* rows and columns whose sums the registers hold */
+
+/* out[m][n] = a[m][depth] @ b[n][depth], turned: rows of both side by side. */
+static inline __attribute__((always_inline)) void dots(const int m, const int n, const Matrix *a, const Matrix *b,
+                                                       int64_t row, int64_t column, int64_t depth, float *out,
+                                                       int64_t stride) {
+    const float *x = a->at + row * a->row, *w = b->at + column * b->column;
+    vec sum[SIDE][SIDE];
+    int64_t d = 0;
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++) sum[i][j] = splat(0);
+    for (; d + LANES <= depth; d += LANES) {
+        vec of[SIDE];
+        UNROLL for (int j = 0; j < n; j++) of[j] = load(w + j * b->column + d);
+        UNROLL for (int i = 0; i < m; i++) {
+            vec one = load(x + i * a->row + d);
+            UNROLL for (int j = 0; j < n; j++) sum[i][j] += one * of[j];
+        }
+    }
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            float rest = 0;
+            for (int64_t e = d; e < depth; e++) rest += x[i * a->row + e] * w[j * b->column + e];
+            out[(row + i) * stride + column + j] = rest + quick_sum(sum[i][j]);
+        }
+}
+
+/* out[rows][columns], dense, = a[rows][depth] @ b, where rows of a and columns of b are dense. */
+void multiply_few(const Matrix *a, const Matrix *b, int64_t rows, int64_t depth, int64_t columns, float *out,
+                  int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t column = 0; column < columns; column += SIDE)
+        for (int64_t row = 0; row < rows; row += SIDE) {
+            if (columns - column >= SIDE)
+                switch (least(SIDE, rows - row)) {
+#define OF(m) case m: dots(m, SIDE, a, b, row, column, depth, out, columns); break;
+                    OF(1) OF(2) OF(3) OF(4)
+#undef OF
+                }
+            else
+                for (int64_t r = row; r < least(rows, row + SIDE); r++)
+                    for (int64_t c = column; c < columns; c++) dots(1, 1, a, b, r, c, depth, out, columns);
+        }
 }

@@ -30,6 +30,11 @@ WIDE = 16
 """Numbers in a vector of 512 bits. A compiler that cannot make them gains nothing over MKL."""
 WORTH = 48
 """Rows that a matrix has to be multiplied with, to be worth laying it out."""
+NARROW = 8
+"""Columns of which a panel is more than a waste."""
+FEW = 16
+LARGE = 1 << 20
+"""Numbers in a matrix that no cache of a core holds: with few rows, it is read once, and that is what counts."""
 
 
 class _Matrix(ctypes.Structure):
@@ -62,32 +67,47 @@ def mkl_holds_back() -> bool:
 
 def fits(*tensors: Tensor) -> bool:
     """Whether there is compiled code for these, and worth it."""
-    return all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors) and _compiled() is not None
+    return all(map(_is_plain, tensors)) and _compiled() is not None
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether its numbers stand in memory as they are: no subclass with other ways, nothing sparse, no sign to come."""
+    kind = type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_neg()
+    return kind and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor, *, onto: bool = False) -> Tensor:
     """`out = a @ b`, or with `onto` that much more, by torch where there is nothing better."""
-    (rows, depth), columns, threads = a.shape, b.shape[1], torch.get_num_threads()
-    if min(rows, depth) < WORTH or not out.is_contiguous() or not fits(a, b, out):
+    (rows, depth), columns = a.shape, b.shape[1]
+    few = rows <= FEW and not onto and b.numel() >= LARGE and (a.stride(1), b.stride(0)) == (1, 1)
+    many = min(rows, depth) >= WORTH and columns >= NARROW
+    whole = out.is_contiguous() and len(b) == depth and out.shape == (rows, columns)
+    if not (few or many) or not whole or not fits(a, b, out):
         return out.addmm_(a, b) if onto else torch.mm(a, b, out=out)
+    operands = (ctypes.byref(_Matrix.of(x)) for x in (a, b))
+    sizes = (ctypes.c_int64(size) for size in (rows, depth, columns))
+    to, threads = ctypes.c_void_p(out.data_ptr()), torch.get_num_threads()
+    if few:
+        _compiled().multiply_few(*operands, *sizes, to, ctypes.c_int(threads))
+        return out
     work = a.new_empty(_compiled().multiply_floats(ctypes.c_int64(threads)))
-    _compiled().multiply(
-        *(ctypes.byref(_Matrix.of(x)) for x in (a, b)),
-        *(ctypes.c_int64(size) for size in (rows, depth, columns)),
-        *(ctypes.c_void_p(out.data_ptr()), ctypes.c_int(onto), ctypes.c_void_p(work.data_ptr()), ctypes.c_int(threads)),
-    )
+    at = ctypes.c_void_p(work.data_ptr())
+    _compiled().multiply(*operands, *sizes, to, ctypes.c_int(onto), at, ctypes.c_int(threads))
     return out
 
 
 def linear_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """A forward for a linear layer; None if it is more than that, or torch's is as good."""
-    if type(module) is not nn.Linear or not fits(module.weight):
+    own = vars(module)
+    if type(module) is not nn.Linear or "forward" in own or not fits(module.weight):
         return None
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(input: Tensor) -> Tensor:  # the name that torch gives it
         bias = cast(Tensor | None, module.bias)
-        given = (x, module.weight) if bias is None else (x, module.weight, bias)
-        return cast(Tensor, _Linear.apply(*given)) if fits(*given) else F.linear(*given)
+        given = (input, module.weight) if bias is None else (input, module.weight, bias)
+        if not input.numel() or torch.is_autocast_enabled("cpu") or not fits(*given):
+            return F.linear(*given)
+        return cast(Tensor, _Linear.apply(*given))
 
     return forward
 
@@ -97,17 +117,19 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         out = multiply(rows, weight.t(), x.new_empty(len(rows), len(weight)))
-        # The weight is there anyway; what came in is kept for its gradient alone, which an adapter's base has none of.
-        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, weight)
+        # What came in is kept for the weight's gradient alone, which an adapter's base has none of.
+        by_x, by_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(rows if by_weight else None, weight if by_x or by_weight else None)
         return (out if bias is None else out.add_(bias)).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, weight = cast(tuple[Tensor | None, Tensor], ctx.saved_tensors)
-        grad = grads[0].reshape(-1, len(weight))
+        grad = grads[0].reshape(-1, grads[0].shape[-1])
         by_x, _, *by_bias = ctx.needs_input_grad
-        shape = *grads[0].shape[:-1], weight.shape[1]
-        dx = multiply(grad, weight, grad.new_empty(len(grad), shape[-1])).view(shape) if by_x else None
+        dx = None
+        if by_x:
+            dx = multiply(grad, weight, grad.new_empty(len(grad), weight.shape[1])).view(*grads[0].shape[:-1], -1)
         dw = None if rows is None else gradient_of(weight, lambda dw: multiply(grad.t(), rows, dw, onto=True))
         return dx, dw, *(grad.sum(0) if wanted else None for wanted in by_bias)

@@ -39,7 +39,8 @@ def gradient_of(parameter: Tensor, add: Callable[[Tensor], object]) -> Tensor | 
 
     Example: `return gradient_of(weight, lambda table: table.addmm_(grad.t(), x))`
     """
-    if not _ADDING_UP.get() or not isinstance(parameter, nn.Parameter) or _is_watched(parameter):
+    other = parameter.grad is not None and parameter.grad.dtype != parameter.dtype
+    if not _ADDING_UP.get() or not isinstance(parameter, nn.Parameter) or _is_watched(parameter) or other:
         table = torch.zeros_like(parameter)
         add(table)
         return table

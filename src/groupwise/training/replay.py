@@ -61,8 +61,8 @@ def replay_step(run: RunFolder, step: int) -> Iterator[Compared]:
     """Everything that can be computed again of a step."""
     steps = run.rollout_steps()
     if step not in steps:
-        known = f"{steps[0]} to {steps[-1]}" if steps else "none"
-        raise RunError(f"{run.path} has no rollouts of step {step}; it has those of the steps {known}")
+        known = f"; it has those of the steps {steps[0]} to {steps[-1]}" if steps else ", nor of any other"
+        raise RunError(f"{run.path} has no rollouts of step {step}{known}")
     rows = {int(row.get("step") or 0): row for row in run.metrics.read()}
     parts = _parts(run)
     recorded = _groups(run.rollouts(step), parts)
