@@ -80,7 +80,7 @@ STATE = {
         "_scheduler": "derived: asked as often as there were updates",
     },
     "learner.coefficients.Coefficients": {**dict.fromkeys(["_kept", "beta", "entropy"], SAVED), "_algorithm": GIVEN},
-    "learner.memory.MicroBatchLimit": {"tokens": SAVED, "say": GIVEN, "_begun_with": GIVEN},
+    "learner.memory.MicroBatchLimit": {"tokens": SAVED, "say": GIVEN},
     "models.reference.Reference": {"_values": SAVED, "_exact": SAVED, "_policy": GIVEN, "_section": GIVEN},
     "models.policy.Policy": {
         "model": SAVED,

@@ -195,10 +195,11 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """All that the next update depends on, beside the weights and the recipe: what `restore` takes."""
+        begun_with = token_budget(self._section, self.policy.device)
         return {
             "steps": self._steps,
             "kl_in_reward": self._kl_in_reward,
-            "limit": self.limit.tokens if self.limit.was_halved else None,
+            "limit": self.limit.tokens if self.limit.tokens < begun_with else None,
             "optimizer": self.optimizer.state(),
             "coefficients": self.coefficients.state(),
             "reference": None if self.reference is None else self.reference.state(),

@@ -39,14 +39,8 @@ class MicroBatchLimit:
 
     def __init__(self, tokens: int, say: Callable[[str], None] = log.warning) -> None:
         self.tokens = tokens
-        self._begun_with = tokens
         self.say = say
         """Who hears that it was halved."""
-
-    @property
-    def was_halved(self) -> bool:
-        """Whether the memory did not suffice, in this run or the one that it goes on from."""
-        return self.tokens < self._begun_with
 
     def halve(self, sizes: Sequence[int], branches: Sequence[int]) -> None:
         """Half of the largest micro-batch that was tried. `sizes` are their tokens, `branches` their completions; an

@@ -32,9 +32,9 @@ WORTH = 48
 """Rows that a matrix has to be multiplied with, to be worth laying it out."""
 NARROW = 8
 """Columns of which a panel is more than a waste."""
-FEW = 16
-LARGE = 1 << 20
-"""Numbers in a matrix that no cache of a core holds: with few rows, it is read once, and that is what counts."""
+FEW, LARGE = 16, 1 << 20
+"""Rows, and numbers in the matrix that they are multiplied with: no core's cache holds it, so that it is read once is
+what counts."""
 
 
 class _Matrix(ctypes.Structure):

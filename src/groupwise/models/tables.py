@@ -39,8 +39,7 @@ def gradient_of(parameter: Tensor, add: Callable[[Tensor], object]) -> Tensor | 
 
     Example: `return gradient_of(weight, lambda table: table.addmm_(grad.t(), x))`
     """
-    other = parameter.grad is not None and parameter.grad.dtype != parameter.dtype
-    if not _ADDING_UP.get() or not isinstance(parameter, nn.Parameter) or _is_watched(parameter) or other:
+    if not _ADDING_UP.get() or not isinstance(parameter, nn.Parameter) or _is_watched(parameter):
         table = torch.zeros_like(parameter)
         add(table)
         return table
